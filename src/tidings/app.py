@@ -1,0 +1,129 @@
+"""How it is put together: store, feed, tail, directory and services are opened here in order, and closed in reverse.
+
+`App` is the ASGI callable; `api/hot.py` answers polls without news, the routes all else.
+"""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidings.api.hot import HotPolls
+from tidings.api.limits import Guard
+from tidings.config import Settings
+from tidings.directory import Directory
+from tidings.errors import StartError
+from tidings.feed.local import LocalFeed
+from tidings.metrics import Metrics
+from tidings.model import Batch
+from tidings.routes import build
+from tidings.service import Groups, Messages, Node, Services, Users
+from tidings.store import open_store
+from tidings.tail import Tail
+
+REBUILT = 20_000  # changes that a starting tail takes from the store at most: 0.2 s
+FLUSH_S = 1.0  # how old another worker's counts may be in a scrape
+
+
+class Memory:
+    """The feed's listener: the directory first, so that who is woken by the tail finds it right."""
+
+    def __init__(self, directory: Directory, tail: Tail) -> None:
+        self._directory = directory
+        self._tail = tail
+
+    def apply(self, batch: Batch) -> None:
+        """Take all changes of a batch."""
+        self._directory.apply(batch)
+        self._tail.apply(batch)
+
+    def reset(self, position: int) -> None:
+        """Forget everything."""
+        self._directory.reset(position)
+        self._tail.reset(position)
+
+
+async def assemble(
+    settings: Settings, metrics: Metrics, run: int | None, wake_dir: str | None, stack: AsyncExitStack
+) -> Services:
+    """Open every part; `stack` closes them. Raises StartError."""
+    store = await open_store(settings, metrics, run)
+    stack.push_async_callback(store.close)
+    feed = LocalFeed(store, wake_dir, settings.feed_look_s)
+    stack.push_async_callback(feed.close)
+    tail = Tail(settings.tail_window_s, settings.tail_max_bytes)
+    directory = Directory(store, settings.directory_max_users, settings.directory_max_heads)
+    await feed.start(await store.recent(int(settings.tail_window_s * 1000), REBUILT), Memory(directory, tail))
+    node = Node(settings, store, feed, tail, directory)
+    messages = Messages(node, metrics.hot, metrics.cold)
+    metrics.observe_with(
+        lambda: {
+            "tidings_tail_messages": tail.messages,
+            "tidings_tail_bytes": tail.bytes,
+            "tidings_directory_users": directory.users,
+            "tidings_directory_heads": directory.heads_held,
+            "tidings_waits": messages.waits,
+            "tidings_writes_waiting": store.waiting,
+        }
+    )
+    return Services(node, Users(node), Groups(node), messages)
+
+
+class App:
+    """One process's ASGI application; `run` and `wake_dir` are given to a worker of several.
+
+    After a start that failed, `failure` says why.
+    """
+
+    def __init__(self, settings: Settings, run: int | None = None, wake_dir: str | None = None) -> None:
+        self._settings = settings
+        self._run = run
+        self._wake_dir = wake_dir
+        self._metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR") if wake_dir else None)
+        self._services: Services
+        self._answer: ASGIApp
+        self.failure: StartError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a call, or the server's own start and end (ASGI lifespan)."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    def drain(self) -> None:
+        """Let those who wait go, because the server stops."""
+        self._services.node.tail.drain()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                await self._open(stack)
+            except StartError as error:
+                self.failure = error
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        self._services = await assemble(self._settings, self._metrics, self._run, self._wake_dir, stack)
+        routes = build(self._services, self._settings, self._metrics)
+        self._answer = HotPolls(routes, self._services.messages, Guard(self._settings), self._metrics)
+        keeper = asyncio.create_task(self._keep_house(), name="tidings-house")
+        stack.callback(keeper.cancel)
+
+    async def _keep_house(self) -> None:
+        """Now and then: let old messages go, and leave the counts where another worker's scrape finds them."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._services.node.tail.evict()
+            self._metrics.flush()
+
+
+def create_app(settings: Settings, run: int | None = None, wake_dir: str | None = None) -> App:
+    """The application of one process."""
+    return App(settings, run, wake_dir)

@@ -1,0 +1,132 @@
+"""Settings: read once at start, frozen; every default stands with its unit and its reason.
+
+Each field is a flag of `tidings serve` (`--wait-max-s`) and an environment variable (`TIDINGS_WAIT_MAX_S`).
+"""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_type_hints
+
+from tidings.errors import StartError
+
+
+@dataclass(frozen=True)
+class About:
+    """What `--help` and docs/settings.md say of a setting; `least` and `most` bound a number."""
+
+    text: str
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one server runs. Raises StartError, in one line, for a value that can't be meant."""
+
+    host: Annotated[str, About("Address to listen on. Loopback, because there is no authentication yet.")] = "127.0.0.1"
+    port: Annotated[int, About("TCP port to listen on; 0 takes a free one and prints it.", 0, 65535)] = 8080
+    workers: Annotated[int, About("Processes that share the store; one per core is the most that helps.", 1, 64)] = 1
+    store: Annotated[str, About("Where the truth is kept: sqlite:///relative/path or sqlite:////absolute/path.")] = (
+        "sqlite:///data/tidings.db"
+    )
+    allowed_hosts: Annotated[
+        str,
+        About("Host names that requests may name, comma-separated, beside localhost and IP addresses; * for any."),
+    ] = ""
+    allowed_origins: Annotated[
+        str,
+        About("Web origins that may call, comma-separated (https://app.example.com), beside our own; * for any."),
+    ] = ""
+    sent_copies: Annotated[
+        bool,
+        About("Keep a copy of each private message for its sender's other devices (a third more to store)."),
+    ] = True
+
+    name_max_chars: Annotated[int, About("Longest user or group name, in characters: a line on a phone.", 1, 1024)] = (
+        128
+    )
+    message_max_bytes: Annotated[
+        int, About("Longest message, in bytes of UTF-8: several printed pages.", 1, 1 << 20)
+    ] = 16_384
+    body_max_bytes: Annotated[
+        int,
+        About("Largest request body, in bytes: a full message with every character escaped.", 1024, 1 << 23),
+    ] = 65_536
+    uri_max_bytes: Annotated[
+        int, About("Longest path and query, in bytes: a cursor over 250 groups takes 6,000.", 1024, 65_536)
+    ] = 16_384
+    headers_max_bytes: Annotated[int, About("All headers of a request together, in bytes.", 1024, 1 << 20)] = 32_768
+    page_max: Annotated[int, About("Most messages in one page, and in one read of the store.", 1, 10_000)] = 1_000
+    wait_max_s: Annotated[
+        float, About("Longest long-poll, in seconds: under the idle limit of common proxies.", 0, 3600)
+    ] = 60.0
+    groups_per_user_max: Annotated[
+        int, About("Groups a user may be in: each takes up to 22 characters of every cursor.", 1, 400)
+    ] = 250
+    blocks_per_user_max: Annotated[int, About("Users a user may block.", 1, 1_000_000)] = 10_000
+    members_per_group_max: Annotated[int, About("Members of a group.", 1, 10_000_000)] = 100_000
+    waits_per_user_max: Annotated[int, About("Long-polls a user may hold at once: their devices.", 1, 1_000)] = 10
+    waits_max: Annotated[
+        int, About("Long-polls a process holds at once: about 20 KB of memory each.", 1, 1_000_000)
+    ] = 50_000
+    mailbox_waiting_max: Annotated[
+        int,
+        About("Sends waiting for one mailbox, which takes 1,000 a second: a second's worth.", 1, 1_000_000),
+    ] = 1_000
+    writes_waiting_max: Annotated[int, About("Writes waiting for the store in one process.", 1, 1_000_000)] = 10_000
+    cold_reads_max: Annotated[int, About("Reads of the store at a time in one process.", 1, 64)] = 4
+    cold_reads_waiting_max: Annotated[
+        int, About("Reads waiting for their turn: at 1 ms a read, a second's worth.", 1, 1_000_000)
+    ] = 1_000
+
+    tail_window_s: Annotated[
+        float,
+        About("How long recent messages stay in memory, in seconds: polls once a minute, and some.", 0, 86_400),
+    ] = 600.0
+    tail_max_bytes: Annotated[int, About("Memory for recent messages in one process, in bytes.", 0, 1 << 36)] = (
+        67_108_864
+    )
+    directory_max_users: Annotated[
+        int, About("Users with their memberships kept in memory by one process.", 1, 100_000_000)
+    ] = 200_000
+    directory_max_heads: Annotated[
+        int,
+        About("Mailbox heads kept in memory by one process: a user's own and some groups.", 1, 100_000_000),
+    ] = 600_000
+    feed_look_s: Annotated[
+        float, About("How often a process looks for commits it was not woken for, in seconds.", 0.001, 10)
+    ] = 0.1
+    news_kept_s: Annotated[
+        float,
+        About(
+            "How long change rows and idempotency keys are kept, in seconds; twice the 24 h promised.",
+            86_400,
+            1e9,
+        ),
+    ] = 172_800.0
+    keep_alive_s: Annotated[
+        float,
+        About("How long an idle connection is kept, in seconds: over the minute between two polls.", 1, 3600),
+    ] = 75.0
+    grace_s: Annotated[
+        float,
+        About("Time for what is in flight at SIGTERM, in seconds: under the 30 s of most supervisors.", 0.1, 600),
+    ] = 20.0
+
+    def __post_init__(self) -> None:
+        for name, (_, about) in described().items():
+            value = getattr(self, name)
+            if about.least is None or about.most is None:
+                continue
+            if not about.least <= value <= about.most:  # also catches nan
+                flag = name.replace("_", "-")
+                raise StartError(f"--{flag} must be between {about.least:g} and {about.most:g}, not {value:g}")
+        if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
+            raise StartError(f"--store must be sqlite:///relative/path or sqlite:////absolute/path, not {self.store!r}")
+        if self.message_max_bytes > self.body_max_bytes:
+            raise StartError("--message-max-bytes can't be more than --body-max-bytes")
+
+
+def described() -> dict[str, tuple[Any, About]]:
+    """Each setting's type and description, by name, in the order they are declared."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {f.name: (hints[f.name].__origin__, hints[f.name].__metadata__[0]) for f in fields(Settings)}

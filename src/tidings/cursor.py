@@ -1,0 +1,103 @@
+"""The cursor: how far its holder has been given each of their mailboxes, as an opaque string that only we mint.
+
+    version 1 | checksum 8 | generation 8 | run 8 | position 8 | digest 8 | vector ...
+
+The *vector* is the truth: the last seq given from each mailbox. `run` and `position` place the minting in the store's
+history, so that a store put back from an older copy is noticed. `digest` is the hint: unless 0, everything of the
+mailboxes it stands for was given up to `position`. The checksum covers all that follows it and the user, so that a
+mangled or borrowed cursor is refused; it is no secret, since what may be read is decided anew at each call.
+"""
+
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+
+import msgspec
+
+from tidings.errors import Malformed
+
+VERSION = 1
+_CHECKSUM_END = 9
+_HEADER = struct.Struct(">qqqQ")  # generation, run, position, digest: signed where SQLite keeps them
+_VECTOR_START = _CHECKSUM_END + _HEADER.size
+_COUNTS = struct.Struct(">BBH")  # width of a seq, whether sent is there, how many memberships
+_WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_SHORTEST = _VECTOR_START + _COUNTS.size + 1
+
+
+class Hint(msgspec.Struct, frozen=True, gc=False):
+    """The part of a cursor that a poll without news needs; `raw` is the vector, as it came."""
+
+    generation: int
+    run: int
+    position: int
+    digest: int
+    raw: bytes
+
+
+class Vector(msgspec.Struct, frozen=True):
+    """The last seq given: from one's own mailbox, from the sent copies (None: never asked for), by membership key."""
+
+    own: int
+    sent: int | None
+    groups: Mapping[int, int]
+
+
+def digest_of(keys: Iterable[int], with_sent: bool) -> int:
+    """A number, never 0, that stands for a set of memberships and whether the sent copies belong to it."""
+    packed = b"".join(key.to_bytes(8, "big", signed=True) for key in sorted(keys))
+    return int.from_bytes(blake2b(packed, digest_size=8, person=b"sent" if with_sent else b"").digest(), "big") or 1
+
+
+def pack_vector(vector: Vector) -> bytes:
+    """The bytes of a vector: sorted by membership, seqs as wide as the largest needs, so that equal ones are equal."""
+    keys = sorted(vector.groups)
+    seqs = [vector.own, *([vector.sent] if vector.sent is not None else []), *(vector.groups[k] for k in keys)]
+    largest = max(seqs)
+    width = next(w for w in _WIDTHS if largest < 1 << 8 * w)
+    counts = _COUNTS.pack(width, vector.sent is not None, len(keys))
+    return counts + struct.pack(f">{len(seqs)}{_WIDTHS[width]}{len(keys)}q", *seqs, *keys)
+
+
+def unpack_vector(raw: bytes) -> Vector:
+    """The vector of a cursor that was read by `read`. Raises Malformed `bad_cursor`."""
+    try:
+        width, has_sent, count = _COUNTS.unpack_from(raw)
+        head = 1 + has_sent
+        values = struct.unpack_from(f">{head + count}{_WIDTHS[width]}{count}q", raw, _COUNTS.size)
+        if len(raw) != _COUNTS.size + (head + count) * width + count * 8 or has_sent > 1:
+            raise _bad()
+    except (struct.error, KeyError):
+        raise _bad() from None
+    seqs, keys = values[head : head + count], values[head + count :]
+    return Vector(values[0], values[1] if has_sent else None, dict(zip(keys, seqs, strict=True)))
+
+
+def mint(user_id: str, hint: Hint) -> str:
+    """The cursor's text: base64 in the URL-safe alphabet, without padding."""
+    content = _HEADER.pack(hint.generation, hint.run, hint.position, hint.digest) + hint.raw
+    return urlsafe_b64encode(b"\x01" + _checksum(user_id, content) + content).rstrip(b"=").decode()
+
+
+def read(user_id: str, text: str) -> Hint:
+    """What a cursor says before its vector is looked at. Raises Malformed `bad_cursor` if it is not this user's."""
+    try:
+        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:  # binascii.Error, or letters beyond ASCII
+        raise _bad() from None
+    content = data[_CHECKSUM_END:]
+    if len(data) < _SHORTEST or data[0] != VERSION or data[1:_CHECKSUM_END] != _checksum(user_id, content):
+        raise _bad()
+    generation, run, position, digest = _HEADER.unpack_from(content)
+    if urlsafe_b64encode(data).rstrip(b"=") != text.encode():  # the decoder skips foreign letters and spare bits
+        raise _bad()
+    return Hint(generation, run, position, digest, content[_HEADER.size :])
+
+
+def _checksum(user_id: str, content: bytes) -> bytes:
+    return blake2b(user_id.encode() + b"\0" + content, digest_size=8).digest()
+
+
+def _bad() -> Malformed:
+    return Malformed("bad_cursor", "The cursor is not one that this server gave to this user.")

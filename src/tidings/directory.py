@@ -1,0 +1,192 @@
+"""The directory: users with their memberships, and mailbox heads, in memory; kept right by the feed.
+
+Entries are loaded when asked for. News that comes in while an entry is being loaded makes that load worth nothing
+(a user's entry is loaded again, a head takes the later value): a loaded state may be older than the news.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from tidings.cursor import digest_of
+from tidings.errors import unknown_user
+from tidings.model import Altered, Batch, Head, Membership, Profile, own, room, sent
+from tidings.store import Store
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """What reading needs to know of a user: mailboxes without and with the sent copies, and the digests for hints."""
+
+    profile: Profile
+    mailboxes: tuple[str, ...]
+    mailboxes_with_sent: tuple[str, ...]
+    digest: int
+    digest_with_sent: int
+
+    def membership(self, group_id: str) -> Membership | None:
+        """The user's membership in a group, if there is one."""
+        return next((m for m in self.profile.memberships if m.group_id == group_id), None)
+
+
+def entry_of(profile: Profile) -> Entry:
+    """An entry made from what the store says."""
+    user_id = profile.user.user_id
+    keys = [m.key for m in profile.memberships]
+    mailboxes = (*(room(m.group_id) for m in profile.memberships), own(user_id))
+    return Entry(
+        profile,
+        mailboxes,
+        (*mailboxes, sent(user_id)),
+        digest_of(keys, with_sent=False),
+        digest_of(keys, with_sent=True),
+    )
+
+
+class _HeadLoad:
+    """A reading of heads under way, and the news of those mailboxes that came in meanwhile."""
+
+    def __init__(self) -> None:
+        self.newer: dict[str, Head] = {}
+        self.task: asyncio.Task[dict[str, Head]]
+
+
+def _later(head: Head, news: Head | None) -> Head:
+    """A head moved on by news, if that is later; what is kept no more stays as it was."""
+    if news is None or news.seq <= head.seq:
+        return head
+    return Head(news.seq, news.timestamp, head.gone, head.gone_timestamp)
+
+
+class Directory:
+    """Bounded; the least recently used leave. `apply` and `reset` make it a listener of the feed."""
+
+    def __init__(self, store: Store, max_users: int, max_heads: int) -> None:
+        self._store = store
+        self._max_users = max_users
+        self._max_heads = max_heads
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._heads: OrderedDict[str, Head] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Entry]] = {}
+        self._stale: set[str] = set()  # users whose load under way is worth nothing
+        self._loading_heads: dict[str, _HeadLoad] = {}
+
+    @property
+    def users(self) -> int:
+        """How many users are held."""
+        return len(self._entries)
+
+    @property
+    def heads_held(self) -> int:
+        """How many heads are held."""
+        return len(self._heads)
+
+    def apply(self, batch: Batch) -> None:
+        """Drop what is no longer so; move heads on."""
+        for change in batch.changes:
+            if isinstance(change, Altered):
+                self._entries.pop(change.user_id, None)
+                if change.user_id in self._loading:
+                    self._stale.add(change.user_id)
+                continue
+            message = change.message
+            self._move(change.mailbox, message.seq, int(message.timestamp))
+            if change.sent_seq:
+                self._move(sent(message.sender_id), change.sent_seq, int(message.timestamp))
+
+    def reset(self, position: int) -> None:
+        """Forget everything, loads under way too."""
+        self._entries.clear()
+        self._heads.clear()
+        self._stale.update(self._loading)
+        self._loading_heads = {}
+
+    def find(self, user_id: str) -> Entry | None:
+        """A user's entry, if it is held."""
+        entry = self._entries.get(user_id)
+        if entry is not None:
+            self._entries.move_to_end(user_id)
+        return entry
+
+    async def entry(self, user_id: str) -> Entry:
+        """A user's entry. Raises Unknown; StoreUnavailable."""
+        return self.find(user_id) or await self.reload(user_id)
+
+    async def reload(self, user_id: str) -> Entry:
+        """A user's entry, as the store has it now. Raises Unknown; StoreUnavailable."""
+        task = self._loading.get(user_id)
+        if task is None:
+            task = self._loading[user_id] = asyncio.create_task(self._load(user_id))
+        return await asyncio.shield(task)
+
+    def find_head(self, mailbox: str) -> Head | None:
+        """A mailbox's head, if it is held."""
+        return self._heads.get(mailbox)
+
+    async def heads(self, mailboxes: Sequence[str]) -> Mapping[str, Head]:
+        """Heads as new as the moment of the call, at least. Raises StoreUnavailable."""
+        found: dict[str, Head] = {}
+        missing: list[str] = []
+        for mailbox in mailboxes:
+            head = self._heads.get(mailbox)
+            if head is None:
+                missing.append(mailbox)
+            else:
+                self._heads.move_to_end(mailbox)
+                found[mailbox] = head
+        if missing:
+            found |= await self.load_heads(missing)
+        return found
+
+    async def load_heads(self, mailboxes: Sequence[str]) -> dict[str, Head]:
+        """Heads as the store has them now; concurrent loads of one head are one load. Raises StoreUnavailable."""
+        missing = [mailbox for mailbox in mailboxes if mailbox not in self._loading_heads]
+        if missing:
+            load = _HeadLoad()
+            self._loading_heads.update(dict.fromkeys(missing, load))
+            load.task = asyncio.create_task(self._load_heads(load, missing))
+        loads = {mailbox: self._loading_heads[mailbox] for mailbox in mailboxes}
+        return {mailbox: (await asyncio.shield(load.task))[mailbox] for mailbox, load in loads.items()}
+
+    async def _load_heads(self, load: "_HeadLoad", mailboxes: Sequence[str]) -> dict[str, Head]:
+        try:
+            loaded = await self._store.heads(mailboxes)
+        finally:
+            is_current = self._loading_heads.get(mailboxes[0]) is load  # a reset lets go of the loads under way
+            for mailbox in mailboxes if is_current else ():
+                del self._loading_heads[mailbox]
+        heads = {
+            mailbox: _later(head, load.newer.get(mailbox)) for mailbox, head in zip(mailboxes, loaded, strict=True)
+        }
+        if is_current:
+            self._heads.update(heads)
+            while len(self._heads) > self._max_heads:
+                self._heads.popitem(last=False)
+        return heads
+
+    def _move(self, mailbox: str, seq: int, timestamp: int) -> None:
+        head = self._heads.get(mailbox)
+        if head is not None:
+            self._heads[mailbox] = _later(head, Head(seq, timestamp))
+        load = self._loading_heads.get(mailbox)
+        if load is not None:
+            load.newer[mailbox] = Head(seq, timestamp)
+
+    async def _load(self, user_id: str) -> Entry:
+        try:
+            while True:
+                self._stale.discard(user_id)
+                profile = await self._store.find_profile(user_id)
+                if user_id not in self._stale:
+                    break
+        finally:
+            del self._loading[user_id]
+            self._stale.discard(user_id)
+        if profile is None:
+            raise unknown_user(user_id)
+        entry = self._entries[user_id] = entry_of(profile)
+        self._entries.move_to_end(user_id)
+        while len(self._entries) > self._max_users:
+            self._entries.popitem(last=False)
+        return entry

@@ -1,0 +1,52 @@
+"""The feed: what changed, told to every node in one order. It is news, not truth: what it forgets, the store has.
+
+Every implementation keeps these promises; `tests/test_feed.py` holds each of them against every one.
+
+- One order: each listener is given every change once, in the order of positions, whole batches at a time.
+- No silent gap: if changes may have been missed, `reset` is called instead, and what follows begins there.
+- Told before answered: when `publish` returned, this node's listener has applied the batch, and every other node will
+  (on one machine: before it answers its next read).
+- Freshness is proved: `is_fresh` is true only if this node's listener has applied every change that was acknowledged,
+  by whichever node, before the call.
+"""
+
+from typing import Protocol
+
+from tidings.model import Batch
+
+
+class Listener(Protocol):
+    """Who is told: the directory and the tail. Both methods are synchronous and must not fail."""
+
+    def apply(self, batch: Batch) -> None:
+        """Take all changes of a batch, whole."""
+
+    def reset(self, position: int) -> None:
+        """Forget everything: the news begins anew after `position`."""
+
+
+class Feed(Protocol):
+    """The news; see the module's words for what every method promises."""
+
+    @property
+    def identity(self) -> int:
+        """A number that changes whenever positions stop being comparable."""
+
+    @property
+    def position(self) -> int:
+        """Up to here everything was given to the listener."""
+
+    async def start(self, after: int, listener: Listener) -> None:
+        """Reset the listener to `after`, give it everything since, and go on giving it what comes."""
+
+    async def publish(self, batch: Batch) -> None:
+        """Tell every node of a commit of ours. Raises Unavailable if the feed does not take it."""
+
+    def is_fresh(self) -> bool:
+        """Whether the listener may be trusted now; microseconds, no waiting."""
+
+    async def catch_up(self) -> None:
+        """Make it so. Raises Unavailable if it can't be."""
+
+    async def close(self) -> None:
+        """Stop telling."""

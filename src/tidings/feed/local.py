@@ -1,0 +1,145 @@
+"""The feed of one machine: the store's own change rows, told at once within a process, to others by a datagram."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from tidings.errors import StoreUnavailable, TidingsError
+from tidings.feed import Listener
+from tidings.model import Batch
+from tidings.store import Forgotten, Store
+
+PAGE = 1_000  # changes read from the store at a time: about 5 ms
+
+
+class LocalFeed:
+    """See `tidings.feed` for what every method promises.
+
+    With `wake_dir` None this process is the only one that writes, and all it has to do is pass its commits on.
+    Otherwise each process has a datagram socket in that directory; who committed wakes the others, and each looks
+    every `look_s` seconds besides, since a datagram can be lost with its sender.
+    """
+
+    _listener: Listener  # from `start` on
+
+    def __init__(self, store: Store, wake_dir: str | None, look_s: float) -> None:
+        self._store = store
+        self._wake_dir = Path(wake_dir) if wake_dir is not None else None
+        self._look_s = look_s
+        self._position = 0
+        self._catching_up: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+
+    @property
+    def identity(self) -> int:
+        return self._store.run
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    async def start(self, after: int, listener: Listener) -> None:
+        self._listener = listener
+        self._begin_at(after)
+        await self._follow()
+        if self._wake_dir is not None:
+            self._open_socket(self._wake_dir)
+            self._watcher = asyncio.create_task(self._watch(), name="tidings-feed")
+
+    async def publish(self, batch: Batch) -> None:
+        if batch.last > self._position:
+            if batch.after == self._position:
+                self._apply(batch)
+            else:  # another process committed in between: its commits come first
+                await self.catch_up()
+            self._wake_others()
+
+    def is_fresh(self) -> bool:
+        if self._wake_dir is None:
+            return True
+        try:
+            return self._store.latest() == self._position
+        except StoreUnavailable:
+            return False
+
+    async def catch_up(self) -> None:
+        """Several callers share one reading, but each needs one that began after its call."""
+        running = self._catching_up
+        if running is not None:
+            await asyncio.wait([running])
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._follow())
+        await asyncio.shield(self._catching_up)
+
+    async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            with contextlib.suppress(OSError):
+                os.unlink(self._socket.getsockname())
+            self._socket.close()
+
+    def _begin_at(self, position: int) -> None:
+        self._position = position
+        self._listener.reset(position)
+
+    async def _follow(self) -> None:
+        """Read the store's news up to its end. Raises StoreUnavailable."""
+        while True:
+            try:
+                batch = await self._store.changes(self._position, PAGE)
+            except Forgotten:
+                self._begin_at(await self._store.position())
+                continue
+            self._apply(batch)
+            if len(batch.changes) < PAGE:
+                return
+
+    def _apply(self, batch: Batch) -> None:
+        """Give the listener what it does not have yet; own commits may have come in while the store was read."""
+        if batch.last <= self._position:
+            return
+        if batch.after != self._position:
+            changes = tuple(change for change in batch.changes if change.position > self._position)
+            batch = Batch(self._position, batch.last, changes)
+        self._position = batch.last
+        self._listener.apply(batch)
+
+    def _open_socket(self, wake_dir: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(wake_dir / f"{os.getpid()}-{secrets.token_hex(4)}"))
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._take_wakes, self._socket)
+
+    def _take_wakes(self, own: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while own.recv(16):
+                pass
+        self._woken.set()
+
+    def _wake_others(self) -> None:
+        """A full or dead socket is passed over: its owner looks by itself."""
+        if self._socket is None or self._wake_dir is None:
+            return
+        own = self._socket.getsockname()
+        for path in os.listdir(self._wake_dir):
+            other = str(self._wake_dir / path)
+            if other != own:
+                with contextlib.suppress(OSError):
+                    self._socket.sendto(b"!", other)
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._look_s)
+            self._woken.clear()
+            if not self.is_fresh():
+                with contextlib.suppress(TidingsError):  # the store is away: the next look tries again
+                    await self.catch_up()

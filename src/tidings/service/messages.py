@@ -1,0 +1,216 @@
+"""Messages: sending, and asking for news."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from tidings import cursor as cursors
+from tidings.cursor import Hint, Vector
+from tidings.directory import Entry
+from tidings.errors import TooMany, Unavailable
+from tidings.model import Draft, Key, Message, Start, mint, own, room, sent
+from tidings.service.node import Node
+from tidings.service.reading import Page, Reading, read_vector
+
+NOW = "now"  # the cursor that asks for a cursor
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Any tidings for me since ...? At most one of `cursor` and `timestamp` (Unix ms) is given; `wait_s` seconds."""
+
+    user_id: str
+    cursor: str | None = None
+    timestamp: int | None = None
+    limit: int = 1_000
+    with_sent: bool = False
+    wait_s: float = 0.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One page; by timestamp, and before the last of several pages, `cursor` is None."""
+
+    messages: Sequence[Message]
+    cursor: str | None
+    more: bool = False
+    expired: bool = False
+
+
+class Messages:
+    """What can be done with messages."""
+
+    def __init__(self, node: Node, count_hot: Callable[[str], None], count_cold: Callable[[str], None]) -> None:
+        self._node = node
+        self._count_hot = count_hot
+        self._count_cold = count_cold
+        self._waits: Counter[str] = Counter()
+        self.waits = 0  # long-polls held
+
+    async def send(self, sender_id: str, recipient_id: str, text: str, is_group: bool, key: Key | None) -> Message:
+        """Append a message; when this returns it is durable, and every later read sees it.
+
+        Raises Unknown, Refused, KeyReused, TooMany, Unavailable.
+        """
+        draft = Draft(sender_id, recipient_id, text, mint("message"), is_group)
+        return await self._node.told(await self._node.store.send(draft, key))
+
+    def find_nothing_new(
+        self, user_id: str, cursor: str | None, timestamp: int | None, with_sent: bool
+    ) -> bytes | None:
+        """The whole body of an answer without news, if memory alone can tell that there is none; else None.
+
+        Raises Malformed for a cursor that is not this user's.
+        """
+        node = self._node
+        if not node.feed.is_fresh():
+            return None
+        entry = node.directory.find(user_id)
+        if entry is None:
+            return None
+        if timestamp is not None:
+            return self._nothing_later(entry, timestamp, with_sent)
+        if cursor is None:
+            return None
+        hint = cursors.read(user_id, cursor)
+        if not self._has_nothing_after(entry, hint, with_sent):
+            return None
+        self._count_hot("no_news")
+        return b'{"messages":null,"cursor":"%b"}' % self._renewed(user_id, cursor, hint).encode()
+
+    async def poll(self, question: Question) -> Answer:
+        """One page, waiting for it if the question says so. Raises Unknown, Malformed, AnotherHistory, Unavailable."""
+        answer = await self._answer(question)
+        if answer.messages or not question.wait_s or question.cursor == NOW:
+            return answer
+        with self._waiting(question.user_id):
+            return await self._wait(question)
+
+    async def pages(self, question: Question) -> AsyncIterator[Answer]:
+        """Everything up to the moment of the call, in pages of at most `limit`, each with membership looked up anew.
+
+        Only the last page has a cursor (none by timestamp).
+        """
+        node = self._node
+        if question.cursor == NOW:
+            yield await self._now(question)
+            return
+        reading = await self._begin(question)
+        more = True
+        while more:
+            page = await self._next(reading, question.limit)
+            more = page.more
+            is_last = question.timestamp is None and not more
+            yield Answer(page.messages, reading.cursor(more) if is_last else None, more, page.expired)
+            if more:
+                await node.freshen()
+                reading.follow(await node.directory.entry(question.user_id))
+
+    async def _answer(self, question: Question) -> Answer:
+        if question.cursor == NOW:
+            return await self._now(question)
+        reading = await self._begin(question)
+        page = await self._next(reading, question.limit)
+        cursor = reading.cursor(page.more) if question.timestamp is None else None
+        return Answer(page.messages, cursor, page.more, page.expired)
+
+    async def _next(self, reading: Reading, limit: int) -> Page:
+        page = await reading.next(limit)
+        if page.why_cold:
+            self._count_cold(page.why_cold)
+        else:
+            self._count_hot("tail" if page.messages else "no_news")
+        return page
+
+    async def _begin(self, question: Question) -> Reading:
+        """Where to read from. The position is taken before anything else is looked at, so nothing can fall between."""
+        node, user_id = self._node, question.user_id
+        await node.freshen()
+        if node.directory.find(user_id) is None:
+            self._count_cold("user")
+        entry = await node.directory.entry(user_id)
+        until = node.tail.position
+        if question.cursor is not None:
+            hint = cursors.read(user_id, question.cursor)
+            return await read_vector(node, hint, entry, question.with_sent, until)
+        mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
+        starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
+        return Reading(node, entry, starts, until, question.with_sent)
+
+    async def _now(self, question: Question) -> Answer:
+        """A cursor after everything there is; it has no hint, since the heads may be newer than what was applied."""
+        node, user_id = self._node, question.user_id
+        await node.freshen()
+        entry = await node.directory.entry(user_id)
+        mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
+        heads = await node.directory.heads(mailboxes)
+        vector = Vector(
+            heads[own(user_id)].seq,
+            heads[sent(user_id)].seq if question.with_sent else None,
+            {m.key: heads[room(m.group_id)].seq for m in entry.profile.memberships},
+        )
+        position = await node.store.position()
+        hint = Hint(node.store.generation, node.feed.identity, position, 0, cursors.pack_vector(vector))
+        return Answer((), cursors.mint(user_id, hint))
+
+    def _has_nothing_after(self, entry: Entry, hint: Hint, with_sent: bool) -> bool:
+        node = self._node
+        digest = entry.digest_with_sent if with_sent else entry.digest
+        if hint.digest != digest or hint.run != node.feed.identity or hint.generation != node.store.generation:
+            return False
+        mailboxes = entry.mailboxes_with_sent if with_sent else entry.mailboxes
+        return node.tail.has_news(mailboxes, hint.position) is False
+
+    def _renewed(self, user_id: str, cursor: str, hint: Hint) -> str:
+        """The same vector behind a hint of now, so that a cursor in use stays hot."""
+        position = self._node.tail.position
+        if position == hint.position:
+            return cursor
+        return cursors.mint(user_id, Hint(hint.generation, hint.run, position, hint.digest, hint.raw))
+
+    def _nothing_later(self, entry: Entry, timestamp: int, with_sent: bool) -> bytes | None:
+        find_head = self._node.directory.find_head
+        for mailbox in entry.mailboxes_with_sent if with_sent else entry.mailboxes:
+            head = find_head(mailbox)
+            if head is None or head.timestamp > timestamp:
+                return None
+        self._count_hot("no_news")
+        return b'{"messages":null}'
+
+    async def _wait(self, question: Question) -> Answer:
+        """Subscribe, then look, then wait: news between look and wait is not slept through."""
+        node, user_id = self._node, question.user_id
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + question.wait_s
+        while True:
+            entry = await node.directory.entry(user_id)
+            waiter = node.tail.wait_for(entry.mailboxes_with_sent if question.with_sent else entry.mailboxes)
+            try:
+                answer = await self._answer(question)
+                if answer.messages or loop.time() >= deadline or not node.tail.is_open:
+                    return answer
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await waiter.woken.wait()
+                except TimeoutError:
+                    continue
+            finally:
+                node.tail.leave(waiter)
+
+    @contextmanager
+    def _waiting(self, user_id: str) -> Iterator[None]:
+        settings = self._node.settings
+        if self._waits[user_id] >= settings.waits_per_user_max:
+            raise TooMany("too_many_waits", "This user holds too many long-polls.", retry_s=1)
+        if self.waits >= settings.waits_max:
+            raise Unavailable("overloaded", "This server holds too many long-polls.", retry_s=5)
+        self.waits += 1
+        self._waits[user_id] += 1
+        try:
+            yield
+        finally:
+            self.waits -= 1
+            self._waits[user_id] -= 1
+            if not self._waits[user_id]:
+                del self._waits[user_id]

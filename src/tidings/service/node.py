@@ -1,0 +1,45 @@
+"""What every service works with, and how an idempotency key is made."""
+
+from hashlib import blake2b
+
+import msgspec
+
+from tidings.config import Settings
+from tidings.directory import Directory
+from tidings.errors import Unavailable
+from tidings.feed import Feed
+from tidings.model import Key, T, Written
+from tidings.store import Store
+from tidings.tail import Tail
+
+
+def key(scope: str, name: str, operation: str, *fields: str) -> Key:
+    """An idempotency key: unique within `scope`, and bound to the operation and its parsed fields."""
+    packed_name = msgspec.json.encode((scope, name))
+    content = msgspec.json.encode((operation, *fields))
+    return Key(blake2b(packed_name, digest_size=16).digest(), blake2b(content, digest_size=16).digest())
+
+
+class Node(msgspec.Struct, frozen=True):
+    """The parts that every service works with."""
+
+    settings: Settings
+    store: Store
+    feed: Feed
+    tail: Tail
+    directory: Directory
+
+    async def told(self, written: Written[T]) -> T:
+        """What a write gave, once this node has applied it: only then it is answered."""
+        await self.feed.publish(written.batch)
+        return written.value
+
+    async def freshen(self) -> None:
+        """Make tail and directory as new as everything acknowledged before this call. Raises Unavailable."""
+        if not self.feed.is_fresh():
+            await self.feed.catch_up()
+
+    def check_ready(self) -> None:
+        """Raises Unavailable if this node should get no calls."""
+        if not self.tail.is_open:
+            raise Unavailable("shutting_down", "This server is stopping.", retry_s=1)

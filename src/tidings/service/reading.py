@@ -1,0 +1,156 @@
+"""One reading: from where in each mailbox, up to which position, and the pages that it gives.
+
+A reading is of one moment: `until` is the position this node had applied when it began, and nothing later is given,
+however many pages it takes. So a page is a consistent cut over all mailboxes, hot or cold, and a cursor minted from it
+stands for exactly that.
+"""
+
+from collections.abc import Mapping, Sequence
+from heapq import merge
+from itertools import islice
+
+import msgspec
+
+from tidings import cursor as cursors
+from tidings.cursor import Hint, Vector
+from tidings.directory import Directory, Entry
+from tidings.errors import AnotherHistory
+from tidings.model import Found, Head, Message, Start, own, room, sent
+from tidings.service.node import Node
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Messages in the order of (timestamp, mailbox); whether there are more, and whether some are kept no more."""
+
+    messages: Sequence[Message]
+    more: bool
+    expired: bool
+    why_cold: str
+
+
+class Reading:
+    """Where a reader stands in each mailbox; `next` gives a page and moves on."""
+
+    def __init__(self, node: Node, entry: Entry, starts: dict[str, Start], until: int, with_sent: bool) -> None:
+        self._node = node
+        self._entry = entry
+        self._starts = starts
+        self._with_sent = with_sent
+        self._sent_kept: int | None = None
+        self.until = until
+        self.is_by_time = any(start.time is not None for start in starts.values())
+        self.is_whole = True  # every mailbox of the entry is spoken for
+
+    def keep_sent(self, seq: int | None) -> None:
+        """Carry along how far the sent copies were given, in a reading that does not ask for them."""
+        self._sent_kept = seq
+
+    def follow(self, entry: Entry) -> None:
+        """Go on with what the reader may see now: stays that ended are dropped, new ones are for the next call."""
+        now = {m.key for m in entry.profile.memberships}
+        for m in self._entry.profile.memberships:
+            if m.key not in now:
+                self._starts.pop(room(m.group_id), None)
+        self.is_whole = self.is_whole and entry.digest == self._entry.digest
+
+    async def next(self, limit: int) -> Page:
+        """The next page of about `limit` messages; by timestamp, it never ends between equal ones."""
+        directory = self._node.directory
+        why_cold = "head" if any(directory.find_head(mailbox) is None for mailbox in self._starts) else ""
+        heads = await directory.heads(list(self._starts))
+        wanted = limit + 1 + (len(self._starts) if self.is_by_time else 0)
+        news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
+        expired = any(_is_expired(s, heads[mailbox]) for mailbox, s in self._starts.items())
+        hot, cold = self._hot(news, wanted)
+        if cold:
+            why_cold = "messages"
+            hot.append(await self._node.store.read(cold, wanted, self.until))
+        merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
+        end = self._end(merged, limit)
+        for found in merged[:end]:
+            self._starts[found.mailbox] = Start(found.mailbox, found.message.seq)
+        messages = [found.message for found in merged[:end]]
+        return Page(messages, len(merged) > end, expired, why_cold)
+
+    def cursor(self, more: bool) -> str:
+        """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
+        entry, store = self._entry, self._node.store
+        user_id = entry.profile.user.user_id
+        seqs = {mailbox: start.seq for mailbox, start in self._starts.items()}
+        groups = {m.key: seqs[room(m.group_id)] for m in entry.profile.memberships if room(m.group_id) in seqs}
+        vector = Vector(seqs[own(user_id)], seqs.get(sent(user_id), self._sent_kept), groups)
+        is_hinted = not more and self.is_whole
+        digest = (entry.digest_with_sent if self._with_sent else entry.digest) if is_hinted else 0
+        hint = Hint(store.generation, self._node.feed.identity, self.until, digest, cursors.pack_vector(vector))
+        return cursors.mint(user_id, hint)
+
+    def _hot(self, starts: Mapping[str, Start], limit: int) -> tuple[list[list[Found]], list[Start]]:
+        """What the tail has, and the starts that it can't go on from."""
+        tail = self._node.tail
+        hot: list[list[Found]] = []
+        cold: list[Start] = []
+        for mailbox, start in starts.items():
+            if start.time is None:
+                found = tail.after_seq(mailbox, start.seq, self.until, limit)
+            else:
+                found = tail.after_time(mailbox, start.time, self.until, limit)
+            if found is None:
+                cold.append(start)
+            else:
+                hot.append(found)
+        return hot, cold
+
+    def _end(self, merged: Sequence[Found], limit: int) -> int:
+        end = min(limit, len(merged))
+        if self.is_by_time:
+            while 0 < end < len(merged) and merged[end].timestamp == merged[end - 1].timestamp:
+                end += 1
+        return end
+
+
+async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, until: int) -> Reading:
+    """A reading that goes on where a cursor's vector says. Raises AnotherHistory, Malformed."""
+    vector = cursors.unpack_vector(hint.raw)
+    user_id = entry.profile.user.user_id
+    if hint.generation != node.store.generation or not await node.store.knows(hint.run, hint.position):
+        raise _another_history()
+    if not vector.groups.keys() <= {m.key for m in entry.profile.memberships}:
+        entry = await node.directory.reload(user_id)  # an entry of the cursor is dropped on the store's word only
+    seqs = {own(user_id): vector.own}
+    for m in entry.profile.memberships:
+        seqs[room(m.group_id)] = vector.groups.get(m.key, m.joined_seq)
+    if with_sent:
+        seqs[sent(user_id)] = vector.sent or 0
+    await _check_heads(node.directory, seqs)
+    reading = Reading(node, entry, {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}, until, with_sent)
+    reading.keep_sent(vector.sent)
+    return reading
+
+
+async def _check_heads(directory: Directory, seqs: Mapping[str, int]) -> None:
+    """A seq that was never given out belongs to another history; the store is asked before that is believed."""
+    heads = await directory.heads(list(seqs))
+    beyond = [mailbox for mailbox, seq in seqs.items() if seq > heads[mailbox].seq]
+    if beyond:
+        heads = await directory.load_heads(beyond)
+        if any(seqs[mailbox] > heads[mailbox].seq for mailbox in beyond):
+            raise _another_history()
+
+
+def _another_history() -> AnotherHistory:
+    return AnotherHistory(
+        "cursor_of_another_history",
+        "The store does not continue the history that this cursor was given in; start over without a cursor.",
+    )
+
+
+def _has_news(start: Start, head: Head) -> bool:
+    return head.seq > start.seq if start.time is None else head.timestamp > start.time
+
+
+def _is_expired(start: Start, head: Head) -> bool:
+    return head.gone > start.seq if start.time is None else head.gone_timestamp > start.time
+
+
+def _by_time(found: Found) -> tuple[int, str]:
+    return found.timestamp, found.mailbox

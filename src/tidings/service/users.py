@@ -1,0 +1,52 @@
+"""Users: signing up, blocking, and what a user is told of themselves."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tidings.model import Key, User, mint
+from tidings.service.node import Node
+
+
+class GroupJoined(msgspec.Struct, frozen=True, rename="camel"):
+    """A group as its member sees it; a re-join shows as another `joined_seq`, a hole does not."""
+
+    group_id: str
+    group_name: str
+    joined_seq: int
+
+
+class UserShown(msgspec.Struct, frozen=True, rename="camel"):
+    """A user with their groups and the ids they block."""
+
+    user_id: str
+    username: str
+    groups: Sequence[GroupJoined]
+    blocks: Sequence[str]
+
+
+class Users:
+    """What can be done with users."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def create(self, username: str, key: Key | None) -> User:
+        """A new user; names need not be unique."""
+        return await self._node.told(await self._node.store.create_user(User(mint("user"), username), key))
+
+    async def block(self, user_id: str, other_id: str, key: Key | None) -> None:
+        """From its answer on, no private send from `other_id` to `user_id` is accepted. Raises Unknown, Conflict."""
+        await self._node.told(await self._node.store.block(user_id, other_id, key))
+
+    async def unblock(self, user_id: str, other_id: str, key: Key | None) -> None:
+        """Take a block back. Raises Unknown, Conflict."""
+        await self._node.told(await self._node.store.unblock(user_id, other_id, key))
+
+    async def show(self, user_id: str) -> UserShown:
+        """A user with groups and blocks of now. Raises Unknown."""
+        await self._node.freshen()
+        profile = (await self._node.directory.entry(user_id)).profile
+        groups = [GroupJoined(m.group_id, m.group_name, m.joined_seq) for m in profile.memberships]
+        blocks = await self._node.store.blocks(user_id)
+        return UserShown(user_id, profile.user.username, groups, blocks)

@@ -1,0 +1,146 @@
+"""The store: the truth, durable.
+
+Every implementation keeps these promises; `tests/test_store.py` holds each of them against every one.
+
+- Durable: a write that returned survives the death of every process and a power cut.
+- Whole: a write takes effect with all of its parts (message, sent copy, idempotency key) or not at all; one that
+  raised a `TidingsError` other than `StoreUnavailable` changed nothing. After `StoreUnavailable` the outcome is
+  unknown: the same idempotency key finds it out.
+- Checked: a write is decided against the state that it is appended to. Once `block` returned, no later `send` past
+  that block succeeds; once `remove_member` returned, none by that member.
+- Gap-free: a mailbox's messages have seq 1, 2, 3, ...; their timestamps strictly increase along it.
+- Ordered: every change has a position; `changes` gives all of them in that order, whole commits at a time. A message
+  visible to `read` is visible to `changes`, and the other way round.
+- Once: with a `Key` seen before and the same content, a write changes nothing and returns what it returned then; with
+  other content it raises `KeyReused`. Only successes are remembered, for at least 24 hours.
+- Snapshots: each read sees one state of the store, at least as new as every write that returned before it began.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tidings.config import Settings
+from tidings.model import (
+    Batch,
+    Draft,
+    Found,
+    Group,
+    Head,
+    Key,
+    Message,
+    Profile,
+    Start,
+    User,
+    Written,
+)
+
+
+class Store(Protocol):
+    """The truth; see the module's words for what every method promises."""
+
+    @property
+    def generation(self) -> int:
+        """A random 64-bit number of this history: kept by export and import, changed by restore."""
+
+    @property
+    def run(self) -> int:
+        """A random 64-bit number of this server start: the feed's identity on an embedded store."""
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+
+    async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
+        """Add a user."""
+
+    async def create_group(self, group: Group, key: Key | None = None) -> Written[Group]:
+        """Add a group without members."""
+
+    async def block(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
+        """Let `user_id` refuse private messages of `other_id`. Raises Unknown (user, then other), Conflict."""
+
+    async def unblock(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
+        """Take a block back. Raises Unknown (user, then other), Conflict."""
+
+    async def add_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
+        """Let a user into a group, under a new membership key. Raises Unknown (group, then user), Conflict."""
+
+    async def remove_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
+        """Put a user out of a group. Raises Unknown (group, then user), Conflict."""
+
+    async def send(self, draft: Draft, key: Key | None = None) -> Written[Message]:
+        """Append to the recipient's mailbox (and the sender's copies, if kept and sender is not recipient).
+
+        Raises, private: Unknown receiver, Refused `blocked`, Unknown sender; group: Unknown sender, Unknown group,
+        Refused `not_a_member`; both: TooMany `mailbox_busy` when as many wait for that mailbox as the limit allows.
+        """
+
+    async def find_profile(self, user_id: str) -> Profile | None:
+        """A user with the memberships of now."""
+
+    async def find_group(self, group_id: str) -> Group | None:
+        """A group."""
+
+    async def blocks(self, user_id: str) -> list[str]:
+        """The ids that a user blocks, in order; empty for an unknown user."""
+
+    async def members(self, group_id: str, after: str, limit: int) -> list[User]:
+        """At most `limit` members with ids above `after`, in order of ids."""
+
+    async def heads(self, mailboxes: Sequence[str]) -> list[Head]:
+        """The heads, in the order asked for; `NO_HEAD` for a mailbox never written to."""
+
+    async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
+        """The first `limit` messages after the starts, merged by (timestamp, mailbox).
+
+        Nothing with a position above `until` is given, so that a read can continue the state that a tail has
+        applied. Memory is bounded by `limit` and the number of starts, whatever the mailboxes hold.
+        """
+
+    async def read_before(self, mailbox: str, before: int, limit: int) -> list[Found]:
+        """The last `limit` messages with a seq below `before`, oldest first."""
+
+    async def changes(self, after: int, limit: int) -> Batch:
+        """The news after a position: whole commits, about `limit` changes (one commit's more at the most).
+
+        Raises `Forgotten` if some of it was trimmed: who follows must begin anew at `position`.
+        """
+
+    async def position(self) -> int:
+        """The position of the last commit."""
+
+    def latest(self) -> int:
+        """The same, without leaving the thread of the event loop: microseconds; a commit of any process counts."""
+
+    async def recent(self, window_ms: int, limit: int) -> int:
+        """A position after which lie at most `limit` changes, none older than `window_ms`: where a tail begins."""
+
+    async def knows(self, run: int, position: int) -> bool:
+        """Whether a cursor minted in `run` at `position` belongs to this history."""
+
+    async def close(self) -> None:
+        """Finish the writes under way, refuse later ones, let go of everything."""
+
+
+class Meter(Protocol):
+    """Who counts what a store does."""
+
+    def store_call(self, name: str) -> None:
+        """One more read or write of this name was asked for."""
+
+    def batch(self, size: int) -> None:
+        """A commit took so many writes."""
+
+
+class Forgotten(Exception):
+    """The news asked for is older than what is kept."""
+
+
+async def open_store(settings: Settings, meter: Meter, run: int | None = None) -> Store:
+    """Open the store that the settings name, as the one server of it or as a worker of the server that began `run`.
+
+    Raises StartError, in one line, if it is served already, foreign, newer or corrupt.
+    """
+    from tidings.store.sqlite import SqliteStore  # a driver is imported only when asked for
+
+    return await SqliteStore.open(settings, meter, run)

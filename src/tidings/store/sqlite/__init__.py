@@ -1,0 +1,198 @@
+"""The store on SQLite: one file, one writer thread, readers beside it that never wait for it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from tidings.config import Settings
+from tidings.errors import StartError, Unavailable
+from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written
+from tidings.store import Meter
+from tidings.store.sqlite import reads, writes
+from tidings.store.sqlite.file import Lock, begin_run, connect, last_run, open_file, path_of
+from tidings.store.sqlite.sends import Send
+from tidings.store.sqlite.tidy import Tidy
+from tidings.store.sqlite.transaction import Transaction
+from tidings.store.sqlite.writer import Writer, translate
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """See `tidings.store` for what every method promises."""
+
+    def __init__(self, db: apsw.Connection, path: Path, lock: Lock, settings: Settings, meter: Meter) -> None:
+        self._path = path
+        self._lock = lock
+        self._keep_copies = settings.sent_copies
+        self._limits = writes.Limits(
+            settings.groups_per_user_max, settings.blocks_per_user_max, settings.members_per_group_max
+        )
+        self._meter = meter
+        self.generation = int(db.execute("SELECT generation FROM history").get)
+        runs = db.execute("SELECT id, first, lead(first) OVER (ORDER BY number) FROM run")
+        self._runs: dict[int, tuple[int, int | None]] = {run: (first, following) for run, first, following in runs}
+        self.run = last_run(db)
+        self._writer_db = db
+        self._writer = Writer(
+            db,
+            path,
+            mailbox_max=settings.mailbox_waiting_max,
+            waiting_max=settings.writes_waiting_max,
+            on_batch=meter.batch,
+            tidy=Tidy(settings.news_kept_s),
+        )
+        self._look_db = connect(path, readonly=True)
+        self._seen = (-1, 0)  # PRAGMA data_version, and the position that was read under it
+        self._readers = ThreadPoolExecutor(settings.cold_reads_max, "tidings-reader")
+        self._reading = 0
+        self._reading_max = settings.cold_reads_max + settings.cold_reads_waiting_max
+        self._thread = threading.local()
+        self._reader_dbs: list[apsw.Connection] = []
+
+    @classmethod
+    async def open(cls, settings: Settings, meter: Meter, run: int | None) -> "SqliteStore":
+        """Open the file as its one server, or as a worker of the server that began `run`."""
+        path = path_of(settings.store).absolute()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = Lock(path, shared=run is not None)
+        except OSError as error:
+            raise StartError(f"{path} can't be opened: {error.strerror}") from None
+        try:
+            db = open_file(path)
+            try:
+                if run is None:
+                    begin_run(db)
+                elif last_run(db) != run:
+                    raise StartError(f"another server has taken over {path}")
+            except apsw.Error as error:
+                raise StartError(f"{path} can't be written: {error}") from None
+            return cls(db, path, lock, settings, meter)
+        except StartError:
+            lock.release()
+            raise
+
+    def share(self) -> None:
+        """Let workers of this server join. Raises StartError if another server slipped in."""
+        self._lock.share()
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return self._writer.waiting
+
+    async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
+        return await self._write(writes.once(key, User, partial(writes.create_user, user=user)))
+
+    async def create_group(self, group: Group, key: Key | None = None) -> Written[Group]:
+        return await self._write(writes.once(key, Group, partial(writes.create_group, group=group)))
+
+    async def block(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
+        write = partial(writes.block, user_id=user_id, other_id=other_id, limits=self._limits)
+        return await self._write(writes.once(key, type(None), write))
+
+    async def unblock(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
+        write = partial(writes.unblock, user_id=user_id, other_id=other_id)
+        return await self._write(writes.once(key, type(None), write))
+
+    async def add_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
+        write = partial(writes.add_member, group_id=group_id, user_id=user_id, limits=self._limits)
+        return await self._write(writes.once(key, type(None), write))
+
+    async def remove_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
+        write = partial(writes.remove_member, group_id=group_id, user_id=user_id)
+        return await self._write(writes.once(key, type(None), write))
+
+    async def send(self, draft: Draft, key: Key | None = None) -> Written[Message]:
+        keep_copy = self._keep_copies and not draft.is_group and draft.sender_id != draft.recipient_id
+        self._meter.store_call("send")
+        return await self._writer.send(Send(draft, keep_copy, key))
+
+    async def find_profile(self, user_id: str) -> Profile | None:
+        return await self._read("profile", lambda db: reads.profile(db, user_id))
+
+    async def find_group(self, group_id: str) -> Group | None:
+        return await self._read("group", lambda db: reads.group(db, group_id))
+
+    async def blocks(self, user_id: str) -> list[str]:
+        return await self._read("blocks", lambda db: reads.blocks(db, user_id))
+
+    async def members(self, group_id: str, after: str, limit: int) -> list[User]:
+        return await self._read("members", lambda db: reads.members(db, group_id, after, limit))
+
+    async def heads(self, mailboxes: Sequence[str]) -> list[Head]:
+        return await self._read("heads", lambda db: [reads.head(db, mailbox) for mailbox in mailboxes])
+
+    async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
+        end = 2**62 if until is None else until
+        return await self._read("read", lambda db: reads.read(db, starts, limit, end))
+
+    async def read_before(self, mailbox: str, before: int, limit: int) -> list[Found]:
+        return await self._read("read_before", lambda db: reads.read_before(db, mailbox, before, limit))
+
+    async def changes(self, after: int, limit: int) -> Batch:
+        return await self._read("changes", lambda db: reads.changes(db, after, limit))
+
+    async def position(self) -> int:
+        return await self._read("position", lambda db: int(db.execute("SELECT position FROM clock").get))
+
+    def latest(self) -> int:
+        try:
+            version = self._look_db.execute("PRAGMA data_version").get
+            if version != self._seen[0]:
+                self._seen = (version, self._look_db.execute("SELECT position FROM clock").get)
+        except apsw.Error as error:
+            raise translate(error) from error
+        return self._seen[1]
+
+    async def recent(self, window_ms: int, limit: int) -> int:
+        oldest = time.time_ns() // 1_000_000 - window_ms
+        return await self._read("recent", lambda db: reads.recent(db, oldest, limit))
+
+    async def knows(self, run: int, position: int) -> bool:
+        first, following = self._runs.get(run, (0, 0))  # none: no position fits
+        last = self.latest() if following is None else following - 1
+        return first - 1 <= position <= last
+
+    async def close(self) -> None:
+        await self._writer.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        for db in (*self._reader_dbs, self._look_db, self._writer_db):
+            db.close()
+        self._lock.release()
+
+    async def _write(self, write: Callable[[Transaction], T]) -> Written[T]:
+        self._meter.store_call("write")
+        return await self._writer.do(write)
+
+    async def _read(self, name: str, read: Callable[[apsw.Connection], T]) -> T:
+        if self._reading >= self._reading_max:
+            raise Unavailable("overloaded", "Too many reads of the store are waiting.", retry_s=1)
+        self._meter.store_call(name)
+        self._reading += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._in_snapshot, read)
+        finally:
+            self._reading -= 1
+
+    def _in_snapshot(self, read: Callable[[apsw.Connection], T]) -> T:
+        try:
+            db: apsw.Connection | None = getattr(self._thread, "db", None)
+            if db is None:
+                db = self._thread.db = connect(self._path, readonly=True)
+                self._reader_dbs.append(db)
+            db.execute("BEGIN")
+            try:
+                return read(db)
+            finally:
+                db.execute("ROLLBACK")
+        except apsw.Error as error:
+            raise translate(error) from error

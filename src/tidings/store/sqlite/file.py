@@ -1,0 +1,133 @@
+"""The store's file: who may open it, what it must look like, and the run that each server start writes into it."""
+
+import fcntl
+import os
+import secrets
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import unquote
+
+import apsw
+
+from tidings.errors import StartError
+
+APPLICATION_ID = 0x54494431  # "TID1", so that another program's file is told from ours
+SCHEMA_VERSION = 1
+WAL_MAX_BYTES = 64 << 20  # beyond it a checkpoint waits for the readers of the moment, so that the log starts over
+_BUSY_MS = 5_000  # longer than any commit or checkpoint takes
+
+
+def path_of(url: str) -> Path:
+    """The file a `sqlite:///` URL names."""
+    return Path(unquote(url.removeprefix("sqlite:///")))
+
+
+def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
+    """A connection with the pragmas that the promises rest on; `synchronous=FULL` is what makes a commit durable."""
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    db.set_busy_timeout(_BUSY_MS)
+    for pragma in ("synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY", f"journal_size_limit={WAL_MAX_BYTES}"):
+        db.execute(f"PRAGMA {pragma}").fetchall()
+    if readonly:
+        db.execute("PRAGMA query_only=ON").fetchall()
+    return db
+
+
+def random_64() -> int:
+    """64 random bits as SQLite keeps them: signed, and never 0."""
+    return int.from_bytes(secrets.token_bytes(8), "big", signed=True) or 1
+
+
+class Lock:
+    """The server's hold on its store: exclusive for one process, shared among the workers of one server.
+
+    It is an flock on a file beside the store, since closing any descriptor of the store's own file would drop
+    SQLite's locks. Raises StartError if another server holds it.
+    """
+
+    def __init__(self, path: Path, *, shared: bool) -> None:
+        self._path = path
+        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take(fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        except StartError:
+            os.close(self._file)
+            raise
+
+    def share(self) -> None:
+        """Go over from exclusive to shared, so that workers can join.
+
+        The change is not atomic (flock(2)): should another server slip in between, this one gives up.
+        """
+        self._take(fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        """Let go; the file stays."""
+        os.close(self._file)
+
+    def _take(self, kind: int) -> None:
+        try:
+            fcntl.flock(self._file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"another server is serving {self._path}; one file has one server") from None
+
+
+def open_file(path: Path) -> apsw.Connection:
+    """A writing connection to a store of this version, made if there is none. Raises StartError in one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _checked(path)
+    except apsw.NotADBError:
+        raise StartError(f"{path} is not a Tidings store: it is no SQLite file") from None
+    except apsw.CorruptError as error:
+        raise StartError(f"{path} is corrupt ({error}); restore a backup, or move it away to begin anew") from None
+    except apsw.FullError:
+        raise StartError(f"the disk is full: {path} can't be opened for writing") from None
+    except (apsw.Error, OSError) as error:
+        raise StartError(f"{path} can't be opened: {error}") from None
+
+
+def _checked(path: Path) -> apsw.Connection:
+    db = connect(path)
+    application = db.execute("PRAGMA application_id").get
+    version = db.execute("PRAGMA user_version").get
+    is_empty = db.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    if application == 0 and version == 0 and is_empty:
+        _make(db)
+    elif application != APPLICATION_ID:
+        raise StartError(f"{path} is not a Tidings store: it belongs to another program")
+    elif version > SCHEMA_VERSION:
+        raise StartError(
+            f"{path} has schema version {version}; this Tidings knows {SCHEMA_VERSION}: use the newer program"
+        )
+    if db.execute("PRAGMA journal_mode=WAL").get != "wal":
+        raise StartError(f"{path} can't use a write-ahead log; is it on a network file system?")
+    db.execute("SELECT generation FROM history WHERE one = 1").fetchall()
+    return db
+
+
+def _make(db: apsw.Connection) -> None:
+    """Both settings of the file come before its first page; the rest is one transaction, so a crash leaves no half."""
+    db.execute("PRAGMA auto_vacuum=INCREMENTAL").fetchall()
+    db.execute("PRAGMA journal_mode=WAL").fetchall()
+    with db:
+        for _ in db.execute(files("tidings.store.sqlite").joinpath("schema.sql").read_text()):
+            pass
+        db.execute("INSERT INTO history VALUES (1, ?)", (random_64(),))
+        db.execute("INSERT INTO clock VALUES (1, 0, 0, 0)")
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def begin_run(db: apsw.Connection) -> int:
+    """Write this server start into the store, and give its random number."""
+    run = random_64()
+    with db:
+        db.execute("INSERT INTO run (id, first) SELECT ?, position + 1 FROM clock", (run,))
+    return run
+
+
+def last_run(db: apsw.Connection) -> int:
+    """The number of the latest server start."""
+    found = db.execute("SELECT id FROM run ORDER BY number DESC LIMIT 1").get
+    return int(found) if found is not None else 0
