@@ -50,7 +50,7 @@ async def assemble(
     """Open every part; `stack` closes them. Raises StartError."""
     store = await open_store(settings, metrics, run)
     stack.push_async_callback(store.close)
-    feed = LocalFeed(store, wake_dir, settings.feed_look_s)
+    feed = LocalFeed(store, wake_dir, settings.feed_look_s, metrics.freshness_check)
     stack.push_async_callback(feed.close)
     tail = Tail(settings.tail_window_s, settings.tail_max_bytes)
     directory = Directory(store, settings.directory_max_users, settings.directory_max_heads)

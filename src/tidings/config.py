@@ -73,6 +73,12 @@ class Settings:
         About("Sends waiting for one mailbox, which takes 1,000 a second: a second's worth.", 1, 1_000_000),
     ] = 1_000
     writes_waiting_max: Annotated[int, About("Writes waiting for the store in one process.", 1, 1_000_000)] = 10_000
+    write_wait_s: Annotated[
+        float,
+        About(
+            "Longest wait for the store to take a write, in seconds; then the answer is 503, outcome unknown.", 0.1, 600
+        ),
+    ] = 10.0
     cold_reads_max: Annotated[int, About("Reads of the store at a time in one process.", 1, 64)] = 4
     cold_reads_waiting_max: Annotated[
         int, About("Reads waiting for their turn: at 1 ms a read, a second's worth.", 1, 1_000_000)
@@ -120,6 +126,8 @@ class Settings:
             if not about.least <= value <= about.most:  # also catches nan
                 flag = name.replace("_", "-")
                 raise StartError(f"--{flag} must be between {about.least:g} and {about.most:g}, not {value:g}")
+        if not self.host:
+            raise StartError("--host must name an address; 0.0.0.0 stands for all of them")
         if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
             raise StartError(f"--store must be sqlite:///relative/path or sqlite:////absolute/path, not {self.store!r}")
         if self.message_max_bytes > self.body_max_bytes:

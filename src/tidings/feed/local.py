@@ -5,6 +5,7 @@ import contextlib
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from tidings.errors import StoreUnavailable, TidingsError
@@ -18,17 +19,20 @@ PAGE = 1_000  # changes read from the store at a time: about 5 ms
 class LocalFeed:
     """See `tidings.feed` for what every method promises.
 
-    With `wake_dir` None this process is the only one that writes, and all it has to do is pass its commits on.
-    Otherwise each process has a datagram socket in that directory; who committed wakes the others, and each looks
-    every `look_s` seconds besides, since a datagram can be lost with its sender.
+    With `wake_dir` None this process is the only one that writes, and all there is to do is to pass its commits on.
+    Otherwise each process has a datagram socket in that directory, and who committed wakes the others. Each looks
+    every `look_s` seconds besides, since a datagram can be lost with its sender, and a commit with its caller.
     """
 
     _listener: Listener  # from `start` on
 
-    def __init__(self, store: Store, wake_dir: str | None, look_s: float) -> None:
+    def __init__(
+        self, store: Store, wake_dir: str | None, look_s: float, on_check: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._wake_dir = Path(wake_dir) if wake_dir is not None else None
         self._look_s = look_s
+        self._on_check = on_check  # counts the looks at the file that other processes write, too
         self._position = 0
         self._catching_up: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
@@ -49,7 +53,7 @@ class LocalFeed:
         await self._follow()
         if self._wake_dir is not None:
             self._open_socket(self._wake_dir)
-            self._watcher = asyncio.create_task(self._watch(), name="tidings-feed")
+        self._watcher = asyncio.create_task(self._watch(), name="tidings-feed")
 
     async def publish(self, batch: Batch) -> None:
         if batch.last > self._position:
@@ -60,8 +64,8 @@ class LocalFeed:
             self._wake_others()
 
     def is_fresh(self) -> bool:
-        if self._wake_dir is None:
-            return True
+        if self._wake_dir is not None:
+            self._on_check()
         try:
             return self._store.latest() == self._position
         except StoreUnavailable:

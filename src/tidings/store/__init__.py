@@ -50,6 +50,9 @@ class Store(Protocol):
     def waiting(self) -> int:
         """How many writes wait."""
 
+    def share(self) -> None:
+        """Let the workers of this server open the store as well. Raises StartError if another server slipped in."""
+
     async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
         """Add a user."""
 
@@ -110,7 +113,7 @@ class Store(Protocol):
         """The position of the last commit."""
 
     def latest(self) -> int:
-        """The same, without leaving the thread of the event loop: microseconds; a commit of any process counts."""
+        """The same, without leaving the event loop: microseconds. A commit counts once a writer was answered for it."""
 
     async def recent(self, window_ms: int, limit: int) -> int:
         """A position after which lie at most `limit` changes, none older than `window_ms`: where a tail begins."""

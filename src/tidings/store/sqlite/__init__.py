@@ -28,7 +28,9 @@ T = TypeVar("T")
 class SqliteStore:
     """See `tidings.store` for what every method promises."""
 
-    def __init__(self, db: apsw.Connection, path: Path, lock: Lock, settings: Settings, meter: Meter) -> None:
+    def __init__(
+        self, db: apsw.Connection, path: Path, lock: Lock, settings: Settings, meter: Meter, *, is_alone: bool
+    ) -> None:
         self._path = path
         self._lock = lock
         self._keep_copies = settings.sent_copies
@@ -36,16 +38,19 @@ class SqliteStore:
             settings.groups_per_user_max, settings.blocks_per_user_max, settings.members_per_group_max
         )
         self._meter = meter
+        self._is_alone = is_alone
         self.generation = int(db.execute("SELECT generation FROM history").get)
         runs = db.execute("SELECT id, first, lead(first) OVER (ORDER BY number) FROM run")
         self._runs: dict[int, tuple[int, int | None]] = {run: (first, following) for run, first, following in runs}
         self.run = last_run(db)
+        self._opened_at = int(db.execute("SELECT position FROM clock").get)
         self._writer_db = db
         self._writer = Writer(
             db,
             path,
             mailbox_max=settings.mailbox_waiting_max,
             waiting_max=settings.writes_waiting_max,
+            wait_s=settings.write_wait_s,
             on_batch=meter.batch,
             tidy=Tidy(settings.news_kept_s),
         )
@@ -75,14 +80,14 @@ class SqliteStore:
                     raise StartError(f"another server has taken over {path}")
             except apsw.Error as error:
                 raise StartError(f"{path} can't be written: {error}") from None
-            return cls(db, path, lock, settings, meter)
+            return cls(db, path, lock, settings, meter, is_alone=run is None)
         except StartError:
             lock.release()
             raise
 
     def share(self) -> None:
-        """Let workers of this server join. Raises StartError if another server slipped in."""
         self._lock.share()
+        self._is_alone = False
 
     @property
     def waiting(self) -> int:
@@ -145,6 +150,8 @@ class SqliteStore:
         return await self._read("position", lambda db: int(db.execute("SELECT position FROM clock").get))
 
     def latest(self) -> int:
+        if self._is_alone:
+            return max(self._writer.committed, self._opened_at)
         try:
             version = self._look_db.execute("PRAGMA data_version").get
             if version != self._seen[0]:

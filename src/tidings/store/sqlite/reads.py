@@ -198,10 +198,9 @@ def recent(db: apsw.Connection, oldest: int, limit: int) -> int:
     """A position after which lie at most `limit` changes, all with timestamps of at least `oldest`."""
     last, forgotten = db.execute("SELECT position, forgotten FROM clock").get
     low, high = max(forgotten, last - limit), last
-    while low < high:  # the last position whose successor is too old, or low
+    while low < high:
         middle = (low + high) // 2
-        row = db.execute("SELECT timestamp FROM messages WHERE position > ? ORDER BY position LIMIT 1", (middle,)).get
-        if row is not None and row < oldest:
+        if _time_after(db, middle) < oldest:
             low = middle + 1
         else:
             high = middle

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 BATCH_MAX = 500  # writes in one commit: some 20 ms of work, so that nobody waits long behind it
 _PAUSE_S = 0.001
+_SWEEP_S = 0.25
 _AHEAD_MAX_MS = 20  # timestamps further ahead than this mean that the clock was set back
 
 
@@ -61,6 +62,7 @@ class Writer:
         *,
         mailbox_max: int,
         waiting_max: int,
+        wait_s: float,
         on_batch: Callable[[int], None],
         tidy: Callable[[apsw.Connection], None],
     ) -> None:
@@ -69,6 +71,8 @@ class Writer:
         self._turn_file = os.open(f"{path}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._mailbox_max = mailbox_max
         self._waiting_max = waiting_max
+        self._wait_s = wait_s
+        self._issued: deque[tuple[float, asyncio.Future[Any]]] = deque()  # when it becomes overdue
         self._on_batch = on_batch
         self._tidy = tidy
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
@@ -77,7 +81,9 @@ class Writer:
         self._is_closing = False
         self._may_begin_at = 0.0
         self.waiting = 0
+        self.committed = -1  # the last position that a commit of ours was answered for
         self._loop = asyncio.get_running_loop()
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         self._thread = threading.Thread(target=self._work, name="tidings-writer", daemon=True)
         self._thread.start()
 
@@ -95,6 +101,7 @@ class Writer:
         self.waiting += 1
         for mailbox in mailboxes:
             self._by_mailbox[mailbox] += 1
+        self._issued.append((self._loop.time() + self._wait_s, answer))
         self._queue.put(Job(write, mailboxes, answer))
         return await answer
 
@@ -103,6 +110,7 @@ class Writer:
         self._is_closing = True
         self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
+        self._sweeper.cancel()
         os.close(self._turn_file)
 
     def _admit(self, mailboxes: tuple[str, ...]) -> None:
@@ -126,9 +134,9 @@ class Writer:
             self._wait_for_turn()
             is_open = self._gather() and is_open
             jobs = self._choose()
-            outcomes = self._commit_all(jobs)
-            self._loop.call_soon_threadsafe(self._deliver, outcomes)
-            self._tend()
+            if jobs:
+                self._loop.call_soon_threadsafe(self._deliver, self._commit_all(jobs))
+                self._tend()
 
     def _wait_for_turn(self) -> None:
         delay = self._may_begin_at - time.monotonic()
@@ -151,6 +159,9 @@ class Writer:
         taken: set[str] = set()
         while self._put_off and len(chosen) < BATCH_MAX:
             job = self._put_off.popleft()
+            if job.answer.done():  # overdue, or its caller went away: nobody was promised anything
+                self._loop.call_soon_threadsafe(self._release, (job,))
+                continue
             is_free = taken.isdisjoint(job.mailboxes)
             taken.update(job.mailboxes)  # also when put off, so that a mailbox keeps its order
             (chosen if is_free else later).append(job)
@@ -188,7 +199,7 @@ class Writer:
             finally:
                 self._set_pause(last)
         batch = transaction.batch()
-        return [(job, error or Written(value, batch), error) for job, value, error in results]
+        return [(job, None if error else Written(value, batch), error) for job, value, error in results]
 
     def _set_pause(self, last: int) -> None:
         ahead_ms = last - _wall_ms()
@@ -215,18 +226,34 @@ class Writer:
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
         self._on_batch(len(outcomes))
-        self.waiting -= len(outcomes)
+        self._release(job for job, _, _ in outcomes)
         for job, written, error in outcomes:
-            for mailbox in job.mailboxes:
-                self._by_mailbox[mailbox] -= 1
-                if not self._by_mailbox[mailbox]:
-                    del self._by_mailbox[mailbox]
-            if job.answer.done():  # its caller went away
+            if written is not None:
+                self.committed = written.batch.last
+            if job.answer.done():  # overdue, or its caller went away
                 continue
             if error is None:
                 job.answer.set_result(written)
             else:
                 job.answer.set_exception(error)
+
+    def _release(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.waiting -= 1
+            for mailbox in job.mailboxes:
+                self._by_mailbox[mailbox] -= 1
+                if not self._by_mailbox[mailbox]:
+                    del self._by_mailbox[mailbox]
+
+    def _sweep(self) -> None:
+        """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""
+        now = self._loop.time()
+        while self._issued and (self._issued[0][1].done() or self._issued[0][0] <= now):
+            _, answer = self._issued.popleft()
+            if not answer.done():
+                text = "The store did not take this in time; it may yet. The same Idempotency-Key finds out."
+                answer.set_exception(StoreUnavailable("store_unavailable", text, retry_s=2))
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
 
 def translate(error: Exception) -> TidingsError:
