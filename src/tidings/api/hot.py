@@ -17,6 +17,7 @@ from tidings.service import Messages
 _PATH = b"/v1/messages/"
 _ID_MAX = 128
 _DIGITS_MAX = 18
+_ZERO = ord("0")  # a timestamp of 0 is none
 
 
 class HotPolls:
@@ -55,7 +56,7 @@ class HotPolls:
         try:
             if name == b"cursor":
                 return self._messages.find_nothing_new(user_id.decode(), value.decode(), None, with_sent)
-            if name == b"timestamp" and value.isdigit() and len(value) <= _DIGITS_MAX:
+            if name == b"timestamp" and value.isdigit() and value[0] != _ZERO and len(value) <= _DIGITS_MAX:
                 return self._messages.find_nothing_new(user_id.decode(), None, int(value), with_sent)
         except (TidingsError, UnicodeDecodeError):  # the route says it, with status and code
             return None
