@@ -1,0 +1,66 @@
+# make run     serve on http://127.0.0.1:8080 with the data in ./data; settings as TIDINGS_... or ARGS="--port 9000"
+# make test    the tests that take seconds
+# make check   format, lint, types and all tests: what a change must pass
+# make bench   the budgets, as ratios measured on this machine
+# make pins    bring every pinned version up to date
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+RUN := $(VENV)/.run-is-ready
+DEV := $(VENV)/.dev-is-ready
+ARGS ?=
+
+.PHONY: run test test-slow lint types check bench pins clean
+
+run: $(RUN)
+	@exec $(VENV)/bin/tidings serve $(ARGS)
+
+test: $(DEV)
+	$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(DEV)
+	$(PY) -m pytest -m slow $(ARGS)
+
+lint: $(DEV)
+	$(PY) -m ruff format --check src tests bench
+	$(PY) -m ruff check src tests bench
+
+types: $(DEV)
+	$(PY) -m mypy
+
+check: lint types test test-slow
+
+bench: $(DEV)
+	$(PY) -m bench $(ARGS)
+
+# The stamps make every later run instant, and possible without a network.
+$(RUN): requirements.txt pyproject.toml | $(PY)
+	@echo "Installing what Tidings needs, once ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(PY):
+	@for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    $$python -m venv $(VENV) && exit 0; \
+	    echo "$$python can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	  fi; \
+	done; \
+	echo "Tidings needs Python 3.11 or newer; found: $$(python3 --version 2>&1)" >&2; exit 1
+
+# Each file is what a clean environment holds after an install from pyproject.toml, so all that is needed is pinned.
+pins:
+	@rm -rf build/pins && $(MAKE) --no-print-directory VENV=build/pins build/pins/bin/python
+	build/pins/bin/python -m pip install --quiet --upgrade '.[build]'
+	build/pins/bin/python -m pip freeze --exclude tidings > requirements.txt
+	build/pins/bin/python -m pip install --quiet --upgrade -c requirements.txt '.[build,dev]'
+	build/pins/bin/python -m pip freeze --exclude tidings > requirements-dev.txt
+	@rm -rf build/pins
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

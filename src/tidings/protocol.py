@@ -1,0 +1,175 @@
+"""The HTTP/1.1 protocol: uvicorn's own, with bounds on what it buffers before the application sees a request.
+
+uvicorn keeps a request's target and headers however long they are, waits for ever for a first request, and answers
+what it can't parse in plain text. Here each has a limit, and refusals are problem+json like all others.
+"""
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tidings.api.replies import problem
+from tidings.config import Settings
+from tidings.errors import HeadersTooLarge, Malformed, TidingsError, TooLarge, UriTooLong
+
+LINGER_S = 1.0  # a refused client that still sends reads the answer in this time, instead of a reset connection
+HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. `limits` gives the bounds: bytes of target, headers and body, seconds for a whole request."""
+
+    limits: Settings
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._is_refused = False
+        self._refusal: TidingsError | None = None
+        self._replay: bytes | None = None
+        self._in_message = False
+        self._in_head = False
+        self._fresh = 0  # bytes of the chunk being parsed, if no message began in it yet
+        self._came = 0  # bytes of the message so far, less those in a chunk that began with another one
+        self._is_counted = False  # whether none were left out
+        uri, head = self.limits.uri_max_bytes, self.limits.headers_max_bytes
+        self._head_max = uri + head
+        # A body sent in chunks of one byte takes six on the wire for each.
+        self._message_max = uri + head + 8 * self.limits.body_max_bytes
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Begin, with the time for a whole first request running."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse a chunk; what is malformed or over a limit is refused, and the connection ended."""
+        if self._is_refused:
+            return
+        if self._in_message:
+            self._came += len(data)
+        else:
+            self._fresh = len(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                # An offer of something not spoken here is passed over (RFC 9110, 7.8). The parser has skipped the body
+                # behind it, and Java's client offers h2c with a body: so all is parsed again as if nothing was offered.
+                head, self._replay = self._replay or b"", None
+                data = head + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+        if self._in_message and self._came > (self._head_max if self._in_head else self._message_max):
+            self._refusal = self._too_large()
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._in_message = self._in_head = True
+        self._came, self._fresh, self._is_counted = self._fresh, 0, self._fresh > 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self.url += url
+        if len(self.url) > self.limits.uri_max_bytes:
+            self._refuse(UriTooLong("uri_too_long", f"Path and query take over {self.limits.uri_max_bytes} bytes."))
+
+    def on_headers_complete(self) -> None:
+        """Check the whole head, and hand the request to the application."""
+        most = self.limits.headers_max_bytes
+        is_small = self._is_counted and self._came <= most  # so nothing need be added up
+        if not is_small and sum(len(name) + len(value) + 4 for name, value in self.headers) > most:
+            self._refuse(self._too_large())
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self._replay = self._without_upgrade()
+            return
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End a request: it came whole and in time."""
+        if self._replay is not None:
+            return
+        self._in_message = False
+        if not self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what comes in now, for `_refusal` or as malformed, and end the connection."""
+        self._is_refused = True
+        self._unset_keepalive_if_required()
+        if self._in_message and not self._in_head:
+            self._give_up_body()
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # the requests before this one get their answers, and nothing follows them
+        else:
+            self._write(self._refusal or Malformed("malformed", "This is not a well-formed HTTP/1.1 request."))
+
+    def _give_up_body(self) -> None:
+        """Refuse a request that the application has already, because of what its body turns out to be."""
+        cycle = self.cycle
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle.response_complete:
+            self._linger()
+        elif cycle.response_started or self.pipeline:
+            self.transport.close()  # no answer can be put into another, or before it
+        else:
+            self._write(self._refusal or Malformed("malformed", "The body can't be read to its end."))
+
+    def _write(self, refusal: TidingsError) -> None:
+        reply = problem(refusal)
+        headers = [
+            *self.server_state.default_headers,
+            *reply.headers,
+            (b"content-length", b"%d" % len(reply.body)),
+            (b"connection", b"close"),
+        ]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[reply.status] + lines + b"\r\n" + reply.body)
+        self._linger()
+
+    def _linger(self) -> None:
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _refuse(self, refusal: TidingsError) -> None:
+        self._refusal = refusal
+        raise refusal
+
+    def _too_large(self) -> TidingsError:
+        if self._in_head:
+            most = self.limits.headers_max_bytes
+            return HeadersTooLarge("headers_too_large", f"The headers take over {most} bytes.")
+        return TooLarge("body_too_large", f"The body takes over {self.limits.body_max_bytes} bytes.")
+
+    def _without_upgrade(self) -> bytes:
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(Malformed("malformed", "This server is no proxy."))
+        kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] not in HOP_BY_HOP)
+        version = self.parser.get_http_version().encode()
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, kept)
+
+
+def bounded_by(settings: Settings) -> type[BoundedProtocol]:
+    """The protocol with the bounds of these settings."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings})

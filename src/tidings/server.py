@@ -1,0 +1,128 @@
+"""One serving process: says when it is ready, and at SIGTERM answers what is in flight before it ends."""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from tidings.api.replies import BrokenOff
+from tidings.app import App, create_app
+from tidings.config import Settings
+from tidings.errors import StartError
+from tidings.listening import announce, listen, log_to_stderr
+from tidings.protocol import bounded_by
+
+FAILED = 1
+FORCED = 128 + signal.SIGINT
+
+# Of the grace time, so much is for requests in flight, the rest for the store to finish its writes.
+IN_FLIGHT = 0.8
+
+log = logging.getLogger("tidings.server")
+
+
+def run(settings: Settings) -> int:
+    """Serve in this process until told to end; gives the exit code. Raises StartError."""
+    log_to_stderr()
+    listener = listen(settings)
+    return serve(settings, listener, lambda: announce(settings, listener))
+
+
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+    run_id: int | None = None,
+    wake_dir: str | None = None,
+) -> int:
+    """Serve on a socket until SIGTERM or SIGINT; gives the exit code. Raises StartError if the application can't."""
+    allow_many_connections()
+    app = create_app(settings, run_id, wake_dir)
+    logging.getLogger("uvicorn.error").addFilter(Quiet(app))
+    Server(settings, app, on_ready).run([listener])
+    return 0
+
+
+def allow_many_connections() -> None:
+    """Take as many file descriptors as we may: the usual soft limit of 1,024 is far below `waits_max`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Quiet(logging.Filter):
+    """Keeps from uvicorn's log what is told elsewhere: why the start failed, and answers that were broken off."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__()
+        self._app = app
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is news."""
+        error = record.exc_info[1] if record.exc_info else None
+        return self._app.failure is None and not isinstance(error, (BrokenOff, asyncio.CancelledError))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server around the application, with our word at the start and our end."""
+
+    def __init__(self, settings: Settings, app: App, on_ready: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            lambda: app,
+            factory=True,
+            loop="uvloop",
+            http=bounded_by(settings),
+            ws="none",
+            lifespan="on",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # goes to call_later, as it is
+            timeout_graceful_shutdown=settings.grace_s * IN_FLIGHT,  # type: ignore[arg-type]  # goes to wait_for
+        )
+        super().__init__(config)
+        self._app = app
+        self._grace_s = settings.grace_s
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, accept, and say so. Raises what kept the application from starting."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise self._app.failure or StartError("the application did not start") from None
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end at the first SIGTERM or SIGINT; end at once at SIGINT thereafter."""
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(FORCED)
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let those who wait answer, accept no more, finish what is in flight, then the application; all in time."""
+        overdue = threading.Timer(self._grace_s, self._give_up)
+        overdue.daemon = True
+        overdue.start()
+        cut = asyncio.get_running_loop().call_later(self._grace_s * IN_FLIGHT * 0.9, self._cut)
+        self._app.drain()
+        await super().shutdown(sockets)
+        cut.cancel()
+        overdue.cancel()
+
+    def _cut(self) -> None:
+        # uvicorn would cancel what is left and answer it with a 500; a closed connection is the truth.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    def _give_up(self) -> None:
+        log.error("not finished within the %g s of --grace-s; ending now", self._grace_s)
+        os._exit(FAILED)

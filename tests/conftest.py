@@ -1,0 +1,41 @@
+"""What all tests share: real servers, and a client on one of them."""
+
+import os
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.server import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server process, shared by a module's tests."""
+    with ServerProcess.start(tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server with two worker processes, shared by a module's tests."""
+    with ServerProcess.start(tmp_path_factory.mktemp("workers"), "--workers", "2") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def client(server: ServerProcess) -> Iterator[httpx.Client]:
+    """A client of the module's server."""
+    with httpx.Client(base_url=server.url, timeout=30) as opened:
+        yield opened
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failure: something that the run needs was not installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not os.environ.get("CI"):
+        return
+    skipped = reporter.stats.get("skipped", [])
+    if skipped and session.exitstatus == pytest.ExitCode.OK:
+        reporter.write_line(f"\nCI is set, and {len(skipped)} tests were skipped: that fails the run", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
