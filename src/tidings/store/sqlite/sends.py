@@ -5,6 +5,7 @@ is what one by one would decide, since a commit takes at most one message of eac
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -34,6 +35,9 @@ FROM {_GIVEN}
 """
 _Row = tuple[str | int | bytes | None, ...]
 
+_KNOWN_MAX = 50_000  # pairs and heads remembered: 10 MB
+_SIZES = (64, 16, 4, 1)  # rows a statement
+
 _KEYS = "SELECT content, position FROM json_each(?) LEFT JOIN keys ON name = unhex(value)"
 
 
@@ -55,27 +59,58 @@ class Send(msgspec.Struct, frozen=True, gc=False):
         return (self.mailbox, sent(self.draft.sender_id)) if self.keep_copy else (self.mailbox,)
 
 
-def send_all(tx: Transaction, sends: Sequence[Send]) -> list[Message | TidingsError]:
+class Known:
+    """What the writer need not look up again: who may write to whom, and heads.
+
+    It holds as long as every change is this writer's own, which the position that a commit begins with tells; a change
+    of blocks or memberships, or a commit that failed, ends it as well. Only what is allowed is remembered.
+    """
+
+    def __init__(self) -> None:
+        self.allowed: set[tuple[str, str]] = set()  # mailbox, sender
+        self.heads: dict[str, int] = {}
+        self._position = -1
+
+    def begin(self, tx: Transaction) -> None:
+        """Forget what may be so no longer: called before the sends of a commit, after its other writes."""
+        if tx.after != self._position or len(self.heads) > _KNOWN_MAX:
+            self.heads.clear()
+            self.allowed.clear()
+        if tx.changes or len(self.allowed) > _KNOWN_MAX:
+            self.allowed.clear()
+        self._position = -1
+
+    def end(self, tx: Transaction) -> None:
+        """The commit succeeded."""
+        self._position = tx.position
+
+
+def send_all(tx: Transaction, sends: Sequence[Send], known: Known) -> list[Message | TidingsError]:
     """Append what may be appended; each send's message (now, or then if its key was used) or refusal, in order."""
+    known.begin(tx)
     outcomes: list[Message | TidingsError | None] = _replay(tx, sends)
-    facts = _facts(tx, sends)
+    refusals = _learn(tx, [send for send in sends if not _is_known(send, known)], known)
     rows: list[_Row] = []
     keys: list[_Row] = []
-    taken: dict[bytes, bytes] = {}
+    taken: set[bytes] = set()
     for index, send in enumerate(sends):
         if outcomes[index] is not None:
             continue
-        refusal = _refusal(send, facts[index], taken)
-        if refusal is not None:
-            outcomes[index] = refusal
+        if send.key is not None and send.key.name in taken:
+            outcomes[index] = _reused()  # by another message of this very commit
             continue
-        outcomes[index] = _append(tx, send, facts[index], rows)
-        if send.key is not None:
-            taken[send.key.name] = send.key.content
+        outcomes[index] = refusals.get(id(send)) or _append(tx, send, known, rows)
+        if send.key is not None and isinstance(outcomes[index], Message):
+            taken.add(send.key.name)
             keys.append((send.key.name, send.key.content, tx.timestamp, tx.position))
-    tx.db.executemany("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    tx.db.executemany("INSERT INTO keys (name, content, timestamp, position) VALUES (?, ?, ?, ?)", keys)
+    _insert(tx, "INSERT INTO messages VALUES", rows)
+    _insert(tx, "INSERT INTO keys (name, content, timestamp, position) VALUES", keys)
     return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _is_known(send: Send, known: Known) -> bool:
+    is_allowed = (send.mailbox, send.draft.sender_id) in known.allowed
+    return is_allowed and all(mailbox in known.heads for mailbox in send.mailboxes)
 
 
 def _replay(tx: Transaction, sends: Sequence[Send]) -> list[Message | TidingsError | None]:
@@ -92,25 +127,29 @@ def _replay(tx: Transaction, sends: Sequence[Send]) -> list[Message | TidingsErr
     return outcomes
 
 
-def _facts(tx: Transaction, sends: Sequence[Send]) -> list[tuple[Any, ...]]:
-    """For each send: recipient exists, sender exists, is blocked or is a member, the heads of both mailboxes."""
-    facts: list[tuple[Any, ...]] = [()] * len(sends)
+def _learn(tx: Transaction, sends: Sequence[Send], known: Known) -> dict[int, TidingsError]:
+    """Look up rights and heads for sends that nothing is known of; gives the refusals, by the send's identity."""
+    refusals: dict[int, TidingsError] = {}
     for query, is_group in ((_PRIVATE, False), (_GROUP, True)):
-        wanted = [index for index, send in enumerate(sends) if send.draft.is_group is is_group]
-        if wanted:
-            given = [(sends[i].mailbox, sends[i].draft.recipient_id, sends[i].draft.sender_id) for i in wanted]
-            rows = tx.db.execute(query, (msgspec.json.encode(given).decode(),)).fetchall()
-            for index, row in zip(wanted, rows, strict=True):
-                facts[index] = row
-    return facts
+        wanted = [send for send in sends if send.draft.is_group is is_group]
+        if not wanted:
+            continue
+        given = [(send.mailbox, send.draft.recipient_id, send.draft.sender_id) for send in wanted]
+        rows: list[Any] = tx.db.execute(query, (msgspec.json.encode(given).decode(),)).fetchall()
+        for send, facts in zip(wanted, rows, strict=True):
+            has_recipient, has_sender, tie, head, trimmed, sent_head, sent_trimmed = facts
+            refusal = _refusal(send.draft, bool(has_recipient), bool(has_sender), bool(tie))
+            if refusal is not None:
+                refusals[id(send)] = refusal
+                continue
+            known.allowed.add((send.mailbox, send.draft.sender_id))
+            known.heads[send.mailbox] = head or trimmed or 0
+            known.heads[sent(send.draft.sender_id)] = sent_head or sent_trimmed or 0
+    return refusals
 
 
-def _refusal(send: Send, facts: tuple[Any, ...], taken: dict[bytes, bytes]) -> TidingsError | None:
-    """Why a send may not be; the order is the API's: private: receiver, block, sender; group: sender, group, member."""
-    has_recipient, has_sender, tie, *_ = facts
-    draft = send.draft
-    if send.key is not None and send.key.name in taken:
-        return _reused()  # by another message of this very commit
+def _refusal(draft: Draft, has_recipient: bool, has_sender: bool, tie: bool) -> TidingsError | None:
+    """Why a send may not be, in the API's order; `tie` is a block (private) or a membership (group)."""
     if draft.is_group:
         if not has_sender:
             return unknown_user(draft.sender_id)
@@ -124,17 +163,32 @@ def _refusal(send: Send, facts: tuple[Any, ...], taken: dict[bytes, bytes]) -> T
     return None if has_sender else unknown_user(draft.sender_id)
 
 
-def _append(tx: Transaction, send: Send, facts: tuple[Any, ...], rows: list[_Row]) -> Message:
+def _append(tx: Transaction, send: Send, known: Known, rows: list[_Row]) -> Message:
     """Number the message and note its row."""
     draft, mailbox = send.draft, send.mailbox
-    _, _, _, head, trimmed, sent_head, sent_trimmed = facts
-    seq = (head or trimmed or 0) + 1
-    sent_seq = (sent_head or sent_trimmed or 0) + 1 if send.keep_copy else None
+    seq = known.heads[mailbox] = known.heads[mailbox] + 1
+    sent_seq = None
+    if send.keep_copy:
+        copies = sent(draft.sender_id)
+        sent_seq = known.heads[copies] = known.heads[copies] + 1
     position = tx.next_position()
     rows.append((position, mailbox, seq, draft.sender_id, sent_seq, tx.timestamp, draft.message_id, draft.message))
     message = Message(draft.sender_id, draft.message, draft.recipient_id, str(tx.timestamp), draft.message_id, seq)
     tx.changes.append(Posted(position, mailbox, message, sent_seq or 0))
     return message
+
+
+def _insert(tx: Transaction, into: str, rows: Sequence[_Row]) -> None:
+    """Insert rows with as few statements as can be: between two, the interpreter lock changes hands.
+
+    Their sizes are few, so that each is prepared once.
+    """
+    done = 0
+    for size in _SIZES:
+        while len(rows) - done >= size:
+            slots = ",".join([f"({','.join('?' * len(rows[0]))})"] * size)
+            tx.db.execute(f"{into} {slots}", list(chain.from_iterable(rows[done : done + size])))
+            done += size
 
 
 def _reused() -> KeyReused:

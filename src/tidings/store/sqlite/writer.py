@@ -27,7 +27,7 @@ import msgspec
 from tidings.errors import Internal, StoreUnavailable, TidingsError, TooMany, Unavailable
 from tidings.model import Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
-from tidings.store.sqlite.sends import Send, send_all
+from tidings.store.sqlite.sends import Known, Send, send_all
 from tidings.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ T = TypeVar("T")
 BATCH_MAX = 500  # writes in one commit: some 20 ms of work, so that nobody waits long behind it
 _PAUSE_S = 0.001
 _SWEEP_S = 0.25
+_TEND_S = 0.1  # at the disk's 500 MB/s, the log file grows by 50 MB meanwhile
 _AHEAD_MAX_MS = 20  # timestamps further ahead than this mean that the clock was set back
 
 
@@ -79,7 +80,9 @@ class Writer:
         self._put_off: deque[Job] = deque()
         self._by_mailbox: Counter[str] = Counter()
         self._is_closing = False
+        self._known = Known()
         self._may_begin_at = 0.0
+        self._tend_at = 0.0
         self.waiting = 0
         self.committed = -1  # the last position that a commit of ours was answered for
         self._loop = asyncio.get_running_loop()
@@ -187,11 +190,12 @@ class Writer:
             try:
                 position, last = self._db.execute("SELECT position, timestamp FROM clock").get
                 transaction = Transaction(self._db, position, max(_wall_ms(), last + 1))
-                results = _run(jobs, transaction)
+                results = _run(jobs, transaction, self._known)
                 if transaction.position != position:
                     last = transaction.timestamp
                     self._db.execute("UPDATE clock SET position = ?, timestamp = ?", (transaction.position, last))
                 self._db.execute("COMMIT")
+                self._known.end(transaction)
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
@@ -217,6 +221,10 @@ class Writer:
 
     def _tend(self) -> None:
         """Keep the log file bounded even if readers never pause, and trim old news; a failure here waits."""
+        now = time.monotonic()
+        if now < self._tend_at:
+            return
+        self._tend_at = now + _TEND_S
         try:
             self._tidy(self._db)
             if self._wal.stat().st_size > WAL_MAX_BYTES:
@@ -269,11 +277,11 @@ def translate(error: Exception) -> TidingsError:
     return Internal("internal", "The server failed.")
 
 
-def _run(jobs: Sequence[Job], tx: Transaction) -> list[Outcome]:
+def _run(jobs: Sequence[Job], tx: Transaction, known: Known) -> list[Outcome]:
     """Each job's result; the sends are done together, after the rest. A refusal is a result, too."""
     sends = [job for job in jobs if isinstance(job.write, Send)]
     outcomes = [_attempt(job, job.write, tx) for job in jobs if not isinstance(job.write, Send)]
-    results = send_all(tx, [job.write for job in sends if isinstance(job.write, Send)])
+    results = send_all(tx, [job.write for job in sends if isinstance(job.write, Send)], known)
     for job, result in zip(sends, results, strict=True):
         outcomes.append((job, None, result) if isinstance(result, TidingsError) else (job, result, None))
     return outcomes
