@@ -1,0 +1,199 @@
+"""Every backend that the contract suites run against, and what a test needs of one beyond its contract.
+
+A new store is one more `Place`, named in `PLACES`; a new feed one more `Wires`, named in `WIRES`. `tests/opened.py` has
+the fixtures over them.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+from tidings.config import Settings
+from tidings.feed import Feed, Listener
+from tidings.feed.local import LocalFeed
+from tidings.model import Draft, Group, Key, User, mint
+from tidings.store import Store, open_store
+from tidings.store.sqlite import SqliteStore
+from tidings.store.sqlite.file import connect
+
+
+class Counting:
+    """A meter that a test can look at: store calls by name, and the size of each commit."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.batches: list[int] = []
+
+    def store_call(self, name: str) -> None:
+        self.calls[name] += 1
+
+    def batch(self, size: int) -> None:
+        self.batches.append(size)
+
+
+class Place(Protocol):
+    """Somewhere a store lives. What is opened here is closed at the end of the test."""
+
+    meter: Counting
+
+    async def serve(self, **changed: Any) -> Store:
+        """Open the store as the one server of it, which begins a run; `changed` are settings."""
+
+    async def join(self, server: Store, **changed: Any) -> Store:
+        """Open it once more as another process of that server would."""
+
+    async def join_run(self, server: Store, run: int, **changed: Any) -> Store:
+        """Try to join `server` as a worker that was made for another run."""
+
+    async def leave(self, store: Store) -> None:
+        """Close what was opened here."""
+
+    def drop_messages(self, mailbox: str, seq: int) -> None:
+        """Do what retention does: the messages up to `seq` are kept no more, the head lives on."""
+
+    def drop_news(self, position: int) -> None:
+        """Do what trimming does: the news up to `position` is kept no more."""
+
+    def copy(self) -> None:
+        """Put a copy of the closed store aside."""
+
+    def put_back(self) -> None:
+        """Replace the closed store by that copy, as somebody with a shell would."""
+
+
+class SqlitePlace:
+    """A directory with one file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.meter = Counting()
+        self._file = directory / "tidings.db"
+        self._aside = directory / "aside"
+        self._opened: list[Store] = []
+
+    async def serve(self, **changed: Any) -> Store:
+        return await self._open(None, changed)
+
+    async def join(self, server: Store, **changed: Any) -> Store:
+        return await self.join_run(server, server.run, **changed)
+
+    async def join_run(self, server: Store, run: int, **changed: Any) -> Store:
+        assert isinstance(server, SqliteStore)
+        server.share()
+        return await self._open(run, changed)
+
+    async def leave(self, store: Store) -> None:
+        self._opened.remove(store)
+        await store.close()
+
+    def drop_messages(self, mailbox: str, seq: int) -> None:
+        db = connect(self._file)
+        last = db.execute("SELECT timestamp FROM messages WHERE mailbox = ? AND seq = ?", (mailbox, seq)).get
+        with db:
+            db.execute("DELETE FROM messages WHERE mailbox = ? AND seq <= ?", (mailbox, seq))
+            db.execute("INSERT OR REPLACE INTO trimmed VALUES (?, ?, ?)", (mailbox, seq, last))
+        db.close()
+
+    def drop_news(self, position: int) -> None:
+        db = connect(self._file)
+        with db:
+            db.execute("DELETE FROM alterations WHERE position <= ?", (position,))
+            db.execute("UPDATE clock SET forgotten = ?", (position,))
+        db.close()
+
+    def copy(self) -> None:
+        shutil.copy(self._file, self._aside)
+
+    def put_back(self) -> None:
+        for path in self._file.parent.glob("tidings.db-*"):
+            path.unlink()
+        shutil.copy(self._aside, self._file)
+
+    async def _open(self, run: int | None, changed: dict[str, Any]) -> Store:
+        store = await open_store(Settings(store=f"sqlite:///{self._file}", **changed), self.meter, run)
+        self._opened.append(store)
+        return store
+
+    async def close(self) -> None:
+        for store in reversed(self._opened[:]):
+            await self.leave(store)
+
+
+PLACES: dict[str, Callable[[Path], SqlitePlace]] = {"sqlite": SqlitePlace}
+
+
+class Wires(Protocol):
+    """What lies between the feeds of one store's nodes. What is started here is closed at the end of the test."""
+
+    async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
+        """A started feed, as one more node on that store."""
+
+    async def leave(self, feed: Feed) -> None:
+        """Close what was started here."""
+
+    def cut(self) -> None:
+        """From now on nodes are not woken by each other; looking by themselves is all that is left."""
+
+
+class LocalWires:
+    """A directory of sockets, as the processes of one server share it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "wakes"
+        self._directory.mkdir()
+        self._started: list[Feed] = []
+
+    async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
+        feed = LocalFeed(store, str(self._directory), look_s)
+        self._started.append(feed)
+        await feed.start(after, listener)
+        return feed
+
+    async def leave(self, feed: Feed) -> None:
+        self._started.remove(feed)
+        await feed.close()
+
+    def cut(self) -> None:
+        for path in self._directory.iterdir():
+            path.unlink()
+
+    async def close(self) -> None:
+        for feed in self._started[:]:
+            await self.leave(feed)
+
+
+WIRES: dict[str, Callable[[Path], LocalWires]] = {"local": LocalWires}
+
+
+async def sign_up(store: Store, name: str) -> str:
+    """A new user's id."""
+    return (await store.create_user(User(mint("user"), name))).value.user_id
+
+
+async def gather_group(store: Store, *members: str) -> str:
+    """A new group's id; the members are in it."""
+    group_id = (await store.create_group(Group(mint("group"), "friends"))).value.group_id
+    for user_id in members:
+        await store.add_member(group_id, user_id)
+    return group_id
+
+
+def private(sender_id: str, receiver_id: str, text: str = "hello") -> Draft:
+    """A private message on its way."""
+    return Draft(sender_id, receiver_id, text, mint("message"), is_group=False)
+
+
+def to_group(sender_id: str, group_id: str, text: str = "hello all") -> Draft:
+    """A group message on its way."""
+    return Draft(sender_id, group_id, text, mint("message"), is_group=True)
+
+
+def key(name: str, content: str = "") -> Key:
+    """An idempotency key with the content it stands for."""
+    return Key(_digest(name), _digest(content))
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()

@@ -1,0 +1,57 @@
+"""Fixtures over every backend; a test module asks for them by `pytest_plugins = "tests.opened"`."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends import PLACES, WIRES, Place, Wires, sign_up
+from tidings.store import Store
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The event loop that the server runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(params=PLACES)
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """An empty place for a store, of every kind."""
+    made = PLACES[request.param](tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=WIRES)
+async def wires(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> AsyncIterator[Wires]:
+    """What connects feeds, of every kind; made after `place`, so that feeds end before their stores."""
+    made = WIRES[request.param](tmp_path)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def store(place: Place) -> Store:
+    """A new store, served."""
+    return await place.serve()
+
+
+@pytest.fixture
+async def ann(store: Store) -> str:
+    return await sign_up(store, "ann")
+
+
+@pytest.fixture
+async def bob(store: Store) -> str:
+    return await sign_up(store, "bob")
+
+
+@pytest.fixture
+async def carol(store: Store) -> str:
+    return await sign_up(store, "carol")
+
+
+@pytest.fixture
+async def eve(store: Store) -> str:
+    return await sign_up(store, "eve")

@@ -1,0 +1,303 @@
+"""The contract of a feed, held against every one: all the news, to every node, in one order.
+
+The module's words in `tidings/feed/__init__.py` are the list. A node here is a store handle with a feed on it, as each
+process of a server has them.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.backends import Place, Wires, gather_group, private, sign_up, to_group
+from tidings.feed import Feed
+from tidings.model import Altered, Batch, Change, Posted, Written
+from tidings.store import Store
+
+pytest_plugins = "tests.opened"
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 20.0  # for what takes milliseconds
+NEVER_S = 3_600.0  # a feed that looks by itself this seldom must be told
+OFTEN_S = 0.005
+
+
+class Recorder:
+    """A listener that keeps what it was told, and holds the feed to its promises while it is told."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.batches: list[Batch] = []
+        self.resets: list[int] = []
+        self.position = -1
+        self._news = asyncio.Event()
+
+    def apply(self, batch: Batch) -> None:
+        assert self.resets, "told before the first reset"
+        assert batch.after == self.position, "a gap, or news told twice"
+        positions = [change.position for change in batch.changes]
+        assert positions == sorted(set(positions))
+        assert all(batch.after < position <= batch.last for position in positions)
+        self.changes += batch.changes
+        self.batches.append(batch)
+        self.position = batch.last
+        self._news.set()
+
+    def reset(self, position: int) -> None:
+        self.resets.append(position)
+        self.changes.clear()
+        self.batches.clear()
+        self.position = position
+        self._news.set()
+
+    async def until_position(self, position: int) -> None:
+        """Wait until everything up to a position was told."""
+        async with asyncio.timeout(DEADLINE_S):
+            while self.position < position:
+                self._news.clear()
+                await self._news.wait()
+
+
+class Node(msgspec.Struct):
+    """A store handle with a started feed on it, and what it was told."""
+
+    store: Store
+    feed: Feed
+    told: Recorder
+
+    async def commit(self, sender: str, receiver: str) -> Written[Any]:
+        """A send that is stored, and not yet told to anybody."""
+        return await self.store.send(private(sender, receiver))
+
+    async def send(self, sender: str, receiver: str) -> Written[Any]:
+        """A send that is stored and told."""
+        written = await self.commit(sender, receiver)
+        await self.feed.publish(written.batch)
+        return written
+
+
+async def start(store: Store, wires: Wires, look_s: float, after: int = 0) -> Node:
+    """One more node."""
+    told = Recorder()
+    return Node(store, await wires.start(store, told, look_s, after=after), told)
+
+
+class Pair(msgspec.Struct):
+    """Two nodes on one store, and two users of it."""
+
+    first: Node
+    second: Node
+    ann: str
+    bob: str
+
+
+async def pair(place: Place, wires: Wires, look_s: float) -> Pair:
+    """Two nodes that have been told of Ann and Bob."""
+    store = await place.serve()
+    worker = await place.join(store)
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    return Pair(await start(store, wires, look_s), await start(worker, wires, look_s), ann, bob)
+
+
+async def test_a_start_tells_everything_since(place: Place, wires: Wires) -> None:
+    """A feed started after a position resets its listener to it, and gives it all that followed, whole."""
+    store = await place.serve()
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    await asyncio.gather(*(store.send(private(ann, bob)) for _ in range(20)))
+    whole = list((await store.changes(0, 1_000)).changes)
+    for after in (0, 2, 10, len(whole)):
+        node = await start(store, wires, NEVER_S, after)
+        assert node.told.resets == [after]
+        assert node.told.changes == whole[after:]
+        assert node.feed.position == await store.position()
+        assert node.feed.is_fresh()
+
+
+async def test_a_start_over_more_than_a_page_of_news_tells_it_all(place: Place, wires: Wires) -> None:
+    """Some 2,100 changes, more than are read at a time, are told at a start without a gap."""
+    store = await place.serve()
+    users = await asyncio.gather(*(sign_up(store, "ann") for _ in range(2_000)))
+    await asyncio.gather(*(store.send(private(users[n], users[n + 1])) for n in range(100)))
+    node = await start(store, wires, NEVER_S)
+    assert [change.position for change in node.told.changes] == list(range(1, await store.position() + 1))
+    assert len(node.told.changes) >= 2_100
+
+
+async def test_publish_returns_when_its_own_listener_has_applied_it(place: Place, wires: Wires) -> None:
+    """As soon as `publish` returned, the commit is the last thing that the node's listener was told."""
+    store = await place.serve()
+    node = await start(store, wires, NEVER_S)
+    ann = await sign_up(store, "ann")
+    await node.feed.catch_up()
+    for _ in range(10):
+        written = await node.send(ann, ann)
+        assert node.told.batches[-1] == written.batch
+        assert node.feed.position == node.told.position == written.batch.last
+        assert node.feed.is_fresh()
+
+
+async def test_a_batch_published_by_all_who_wrote_it_is_told_once(place: Place, wires: Wires) -> None:
+    """Thirty writes at once share commits, and each publishes its own: every change is told once, in order."""
+    store = await place.serve()
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    group = await gather_group(store, ann, bob)
+    node = await start(store, wires, NEVER_S)
+
+    async def write(n: int) -> None:
+        written = await store.send((private(ann, bob), private(bob, ann), to_group(ann, group))[n % 3])
+        await node.feed.publish(written.batch)
+        assert node.told.position >= written.batch.last
+
+    await asyncio.gather(*(write(n) for n in range(30)))
+    assert node.told.changes == list((await store.changes(0, 1_000)).changes)
+    assert node.told.resets == [0]
+
+
+async def test_commits_published_out_of_order_are_told_in_order(place: Place, wires: Wires) -> None:
+    """Three commits are published last first: the listener is told of them in the order of the store."""
+    store = await place.serve()
+    ann = await sign_up(store, "ann")
+    node = await start(store, wires, NEVER_S)
+    commits = [await node.commit(ann, ann) for _ in range(3)]
+    for written in reversed(commits):
+        await node.feed.publish(written.batch)
+        assert node.told.position >= written.batch.last
+    assert node.told.changes == list((await store.changes(0, 1_000)).changes)
+
+
+async def test_two_nodes_are_told_the_same_in_one_order(place: Place, wires: Wires) -> None:
+    """Two nodes write and publish at once, messages and joinings: both are told all of it, alike."""
+    both = await pair(place, wires, NEVER_S)
+    group = await gather_group(both.first.store, both.ann, both.bob)
+    joining = [await sign_up(both.first.store, "eve") for _ in range(10)]
+
+    async def send(node: Node, n: int) -> None:
+        draft = to_group(both.bob, group) if n % 3 == 0 else private(both.ann, both.bob)
+        await node.feed.publish((await node.store.send(draft)).batch)
+
+    async def join(node: Node, user: str) -> None:
+        await node.feed.publish((await node.store.add_member(group, user)).batch)
+
+    nodes = (both.first, both.second)
+    await asyncio.gather(
+        *(send(node, n) for n in range(30) for node in nodes),
+        *(join(nodes[n % 2], user) for n, user in enumerate(joining)),
+    )
+    whole = list((await both.first.store.changes(0, 1_000)).changes)
+    assert len([change for change in whole if isinstance(change, Posted)]) == 60
+    assert {change.user_id for change in whole if isinstance(change, Altered)} >= set(joining)
+    for node in nodes:
+        await node.feed.catch_up()
+        assert node.told.changes == whole
+        assert node.told.resets == [0]
+
+
+async def test_a_node_that_looks_seldom_is_told_by_the_other(place: Place, wires: Wires) -> None:
+    """A node that looks by itself once an hour is told of each commit that the other published."""
+    both = await pair(place, wires, NEVER_S)
+    for writer, reader in [(both.first, both.second), (both.second, both.first)] * 5:
+        written = await writer.send(both.ann, both.bob)
+        await reader.told.until_position(written.batch.last)
+        assert reader.told.changes[-1] == written.batch.changes[-1]
+
+
+async def test_a_lost_wake_is_made_up_by_looking(place: Place, wires: Wires) -> None:
+    """Nodes that can't wake each other, and one that stored without telling: the other finds out by itself."""
+    both = await pair(place, wires, OFTEN_S)
+    wires.cut()
+    published = await both.first.send(both.ann, both.bob)
+    await both.second.told.until_position(published.batch.last)
+    untold = await both.first.commit(both.ann, both.bob)
+    await both.second.told.until_position(untold.batch.last)
+    await both.first.told.until_position(untold.batch.last)
+    assert both.first.told.changes == both.second.told.changes
+
+
+async def test_a_feed_is_fresh_only_with_all_that_was_acknowledged(place: Place, wires: Wires) -> None:
+    """Each commit of one node makes the other stale at once, until it has caught up."""
+    both = await pair(place, wires, NEVER_S)
+    wires.cut()
+    for writer, reader in [(both.first, both.second), (both.second, both.first)] * 5:
+        await reader.feed.catch_up()
+        assert reader.feed.is_fresh()
+        written = await writer.send(both.ann, both.bob)
+        assert not reader.feed.is_fresh()
+        assert writer.feed.is_fresh()
+        await reader.feed.catch_up()
+        assert reader.feed.is_fresh()
+        assert reader.told.position >= written.batch.last
+
+
+async def test_whoever_catches_up_has_what_was_acknowledged_before_they_asked(place: Place, wires: Wires) -> None:
+    """Twenty callers at once, each after a commit of its own elsewhere: each has its commit when its call returns."""
+    both = await pair(place, wires, NEVER_S)
+    wires.cut()
+
+    async def ask() -> None:
+        written = await both.first.send(both.ann, both.bob)
+        await both.second.feed.catch_up()
+        assert both.second.told.position >= written.batch.last
+
+    await asyncio.gather(*(ask() for _ in range(20)))
+    assert both.second.told.changes == both.first.told.changes
+
+
+async def test_own_commits_wait_for_the_foreign_ones_before_them(place: Place, wires: Wires) -> None:
+    """A node that missed the other's commits publishes its own: its listener is told of theirs first."""
+    both = await pair(place, wires, NEVER_S)
+    wires.cut()
+    for _ in range(3):
+        await both.first.send(both.ann, both.bob)
+    own_commit = await both.second.send(both.bob, both.ann)
+    assert both.second.told.changes == list((await both.first.store.changes(0, 1_000)).changes)
+    assert both.second.told.position == own_commit.batch.last
+    assert both.second.told.resets == [0]
+
+
+async def test_who_fell_behind_what_is_kept_begins_anew(place: Place, wires: Wires) -> None:
+    """News that a node had not been told of is trimmed: it is reset to a position, and told whole from there."""
+    both = await pair(place, wires, NEVER_S)
+    wires.cut()
+    for _ in range(5):
+        written = await both.first.send(both.ann, both.bob)
+    place.drop_news(written.batch.last - 1)
+    await both.second.feed.catch_up()
+    assert both.second.told.resets == [0, written.batch.last]
+    assert both.second.feed.is_fresh()
+    later = await both.first.send(both.ann, both.bob)
+    await both.second.feed.catch_up()
+    assert both.second.told.changes == list(later.batch.changes)
+    assert len(both.second.told.resets) == 2
+
+
+async def test_a_start_before_what_is_kept_begins_anew(place: Place, wires: Wires) -> None:
+    """A feed started after a position whose news was trimmed is reset to one from where nothing is missing."""
+    store = await place.serve()
+    ann = await sign_up(store, "ann")
+    for _ in range(3):
+        await store.send(private(ann, ann))
+    place.drop_news(2)
+    node = await start(store, wires, NEVER_S)
+    assert node.told.resets[-1] >= 2
+    assert node.told.position == node.feed.position == await store.position()
+
+
+async def test_a_feed_has_the_identity_of_its_server(place: Place, wires: Wires) -> None:
+    """All nodes of one server name the feed alike; after a restart it has another name, since positions may differ."""
+    both = await pair(place, wires, NEVER_S)
+    identity = both.first.feed.identity
+    assert both.second.feed.identity == identity
+    for node in (both.second, both.first):
+        await wires.leave(node.feed)
+        await place.leave(node.store)
+    assert (await start(await place.serve(), wires, NEVER_S)).feed.identity != identity
+
+
+async def test_a_closed_feed_tells_nothing_more(place: Place, wires: Wires) -> None:
+    """After a node's feed is closed its listener hears nothing, and the other node goes on."""
+    both = await pair(place, wires, OFTEN_S)
+    await wires.leave(both.second.feed)
+    told = both.second.told.position
+    await both.first.send(both.ann, both.bob)
+    assert both.first.told.position > told == both.second.told.position

@@ -1,0 +1,239 @@
+"""Hot and cold give the same, byte for byte: what a node remembers may change an answer's cost, never its words."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.backends import Place, gather_group, private, sign_up, to_group
+from tests.server import ServerProcess
+from tidings.api.hot import HotPolls
+from tidings.api.limits import Guard
+from tidings.app import Memory
+from tidings.config import Settings
+from tidings.directory import Directory
+from tidings.errors import TidingsError
+from tidings.feed.local import LocalFeed
+from tidings.metrics import Metrics
+from tidings.model import Written
+from tidings.routes import build
+from tidings.service import Groups, Messages, Node, Services, Users
+from tidings.store import Store
+from tidings.tail import Tail
+
+pytest_plugins = "tests.opened"
+
+NOTHING: dict[str, Any] = {
+    "tail_window_s": 0.0,
+    "tail_max_bytes": 0,
+    "directory_max_users": 1,
+    "directory_max_heads": 1,
+}
+LITTLE: dict[str, Any] = {"tail_max_bytes": 6_000, "directory_max_users": 2, "directory_max_heads": 4}
+MEMORIES: Sequence[dict[str, Any]] = ({}, NOTHING, LITTLE)
+
+
+class Face(NamedTuple):
+    """One node over the shared store: its feed, its memory, and its HTTP face, called within this process."""
+
+    feed: LocalFeed
+    memory: Memory
+    client: httpx.AsyncClient
+
+
+async def face(store: Store, stack: AsyncExitStack, changed: dict[str, Any]) -> Face:
+    """A node that remembers as much as its settings allow."""
+    chosen, metrics = Settings(page_max=5, **changed), Metrics(None)
+    feed = LocalFeed(store, None, chosen.feed_look_s, lambda: None)
+    tail = Tail(chosen.tail_window_s, chosen.tail_max_bytes)
+    directory = Directory(store, chosen.directory_max_users, chosen.directory_max_heads)
+    memory = Memory(directory, tail)
+    await feed.start(0, memory)
+    stack.push_async_callback(feed.close)
+    node = Node(chosen, store, feed, tail, directory)
+    services = Services(node, Users(node), Groups(node), Messages(node, metrics.hot, metrics.cold))
+    app = HotPolls(build(services, chosen, metrics), services.messages, Guard(chosen), metrics)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+    await stack.enter_async_context(client)
+    return Face(feed, memory, client)
+
+
+class Scene:
+    """Users and groups of one example, written to by the store, told to every node, asked of every node."""
+
+    def __init__(self, store: Store, nodes: Sequence[Face], users: list[str], groups: list[str]) -> None:
+        self.store = store
+        self.nodes = nodes
+        self.users = users
+        self.groups = groups
+        self.cursors: dict[str, list[str]] = {user: [] for user in users}
+        self.times = [1]
+
+    async def write(self, write: Callable[[Store], Any]) -> None:
+        """A write that may be refused; its news goes to every node."""
+        try:
+            written: Written[Any] = await write(self.store)
+        except TidingsError:
+            return
+        for node in self.nodes:
+            await node.feed.publish(written.batch)
+
+    async def ask(self, user: str, **params: Any) -> Any:
+        """One question to all nodes, each twice (the second finds the first's traces), and to one that just forgot."""
+        path, told = f"/v1/messages/{user}", [node for node in self.nodes for _ in range(2)]
+        answers = [await node.client.get(path, params=params) for node in told]
+        forgetful = self.nodes[0]
+        forgetful.memory.reset(forgetful.feed.position)
+        answers.append(await forgetful.client.get(path, params=params))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.content for answer in answers}) == 1, [answer.text for answer in answers]
+        return answers[0].json()
+
+
+@pytest.fixture
+async def nodes(place: Place, store: Store) -> AsyncIterator[list[Face]]:
+    """Nodes on one store: one that will be made to forget, and one each that remembers all, nothing and a little."""
+    async with AsyncExitStack() as stack:
+        yield [await face(store, stack, changed) for changed in ({}, *MEMORIES)]
+
+
+who = st.integers(0, 2)
+sends = st.tuples(st.just("send"), who, st.integers(0, 4))
+moves = st.tuples(st.sampled_from(["add", "remove"]), st.integers(0, 1), who)
+polls = st.tuples(
+    st.sampled_from(["all", "cursor", "timestamp", "now"]),
+    who,
+    st.integers(0, 12),
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+)
+
+
+async def take(scene: Scene, step: tuple[Any, ...]) -> None:
+    """One step of an example."""
+    users, groups = scene.users, scene.groups
+    match step:
+        case ("send", sender, to) if to < 3:
+            await scene.write(lambda store: store.send(private(users[sender], users[to])))
+        case ("send", sender, to):
+            await scene.write(lambda store: store.send(to_group(users[sender], groups[to - 3])))
+        case ("add", group, user):
+            await scene.write(lambda store: store.add_member(groups[group], users[user]))
+        case ("remove", group, user):
+            await scene.write(lambda store: store.remove_member(groups[group], users[user]))
+        case (kind, user, which, limit, with_sent):
+            await poll(scene, kind, users[user], which, limit, with_sent)
+
+
+async def poll(scene: Scene, kind: str, user: str, which: int, limit: int | None, with_sent: bool) -> None:
+    """A question in any of the ways to ask, with cursors and timestamps met so far."""
+    kept = scene.cursors[user]
+    params: dict[str, Any] = {"now": {"cursor": "now"}, "all": {}}.get(kind, {})
+    if kind == "cursor" and kept:
+        params = {"cursor": kept[-1 - which % len(kept)]}
+    elif kind == "timestamp":
+        params = {"timestamp": scene.times[-1 - which % len(scene.times)] - which % 2}
+    params |= {"limit": limit} if limit else {}
+    answer = await scene.ask(user, **params, **({"sent": "include"} if with_sent else {}))
+    scene.times += [int(message["timestamp"]) for message in answer["messages"] or ()]
+    if "cursor" in answer:
+        kept.append(answer["cursor"])
+
+
+@pytest.mark.anyio
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(sends | sends | moves | polls | polls, min_size=5, max_size=40))
+async def test_every_memory_gives_the_same_bytes(store: Store, nodes: list[Face], steps: list[tuple[Any, ...]]) -> None:
+    """Messages, `more` and cursors are equal to the byte, whether a node remembers all, little, nothing, or forgot."""
+    users = [await sign_up(store, name) for name in ("ann", "bob", "carol")]
+    groups = [await gather_group(store, *users[:2]), await gather_group(store)]
+    for node in nodes:
+        await node.feed.catch_up()
+    scene = Scene(store, nodes, users, groups)
+    for step in steps:
+        await take(scene, step)
+    for user in users:
+        await scene.ask(user, sent="include")
+
+
+@pytest.mark.anyio
+async def test_the_nodes_compared_are_hot_and_cold(store: Store, nodes: list[Face], ann: str, bob: str) -> None:
+    """The set-up holds: of the nodes compared, one answers from its tail what another must read from the store."""
+    for node in nodes:
+        await node.feed.catch_up()
+    scene = Scene(store, nodes, [ann, bob], [])
+    for _ in range(20):
+        await scene.write(lambda store: store.send(private(ann, bob)))
+    for _ in range(3):
+        await scene.ask(bob, timestamp=1, limit=5)
+    shown = [(await node.client.get("/metrics")).text for node in nodes]
+    assert 'tidings_polls_total{kind="hot",why="tail"}' in shown[1]
+    assert 'why="messages"' not in shown[1]
+    assert 'tidings_polls_total{kind="cold",why="messages"}' in shown[2]
+    assert 'kind="hot"' not in shown[2]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("timestamp", ["0", "00", "-1", ""])
+async def test_no_timestamp_is_no_timestamp_when_hot_too(nodes: list[Face], store: Store, timestamp: str) -> None:
+    """Ann, to whom nobody wrote, asks with a timestamp that is none: she gets a cursor, however much is remembered."""
+    ann = await sign_up(store, "ann")
+    for node in nodes:
+        await node.feed.catch_up()
+    scene = Scene(store, nodes, [ann], [])
+    await scene.ask(ann)
+    answer = await scene.ask(ann, timestamp=timestamp)
+    assert answer["messages"] is None
+    assert answer["cursor"]
+
+
+def store_calls(url: str) -> float:
+    """How often the server has asked its store for anything."""
+    text = httpx.get(f"{url}/metrics").text
+    return sum(float(value) for value in re.findall(r"^tidings_store_calls_total{.*} (\S+)$", text, re.MULTILINE))
+
+
+def populate(client: httpx.Client) -> tuple[str, str]:
+    """Ann, with messages from Bob and in a group; gives her path, and her last timestamp."""
+
+    def made(path: str, **body: str) -> Any:
+        response = client.post(path, json=body)
+        assert response.status_code == 200
+        return response.json()
+
+    ann, bob = (made("/v1/users/create", username=name)["userId"] for name in ("ann", "bob"))
+    group = made("/v1/groups/create", groupName="friends")["groupId"]
+    made(f"/v1/groups/{group}?op=add", userId=ann)
+    made("/v1/messages/send?type=private", senderId=bob, receiverId=ann, message="hello")
+    made("/v1/messages/send?type=private", senderId=ann, receiverId=bob, message="hello yourself")
+    last = made("/v1/messages/send?type=group", senderId=ann, groupId=group, message="hello all")
+    return f"/v1/messages/{ann}", last["timestamp"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--tail-max-bytes", "0")], ids=["with a tail", "without"])
+def test_no_news_costs_no_read(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """Once the heads are known, a poll without news asks no store, by a new, old or ancient cursor or timestamp."""
+    with ServerProcess.start(tmp_path, *flags) as server, httpx.Client(base_url=server.url) as client:
+        path, last = populate(client)
+        ancient = client.get(path, params={"sent": "include"}).json()["cursor"]
+    with ServerProcess.start(tmp_path, *flags) as server, httpx.Client(base_url=server.url) as client:
+        old = client.get(path, params={"cursor": ancient, "sent": "include"}).json()["cursor"]
+        populate(client)  # others go on writing
+        new = client.get(path, params={"cursor": old, "sent": "include"}).json()["cursor"]
+        now = client.get(path, params={"cursor": "now", "sent": "include"}).json()["cursor"]
+        questions: list[dict[str, Any]] = [{"cursor": cursor} for cursor in (new, old, ancient, now)]
+        questions += [{"timestamp": last}, {"timestamp": int(last) + 3_600_000}]
+        questions += [{**one, "sent": "include"} for one in questions]
+        questions += [{**one, "limit": 1} for one in questions]
+        before = store_calls(server.url)
+        assert before > 0
+        for params in questions:
+            answer = client.get(path, params=params)
+            assert answer.json()["messages"] is None
+            assert store_calls(server.url) == before, params
