@@ -112,7 +112,9 @@ class App:
     async def _open(self, stack: AsyncExitStack) -> None:
         self._services = await assemble(self._settings, self._metrics, self._run, self._wake_dir, stack)
         routes = build(self._services, self._settings, self._metrics)
-        self._answer = HotPolls(routes, self._services.messages, Guard(self._settings), self._metrics)
+        self._answer = HotPolls(
+            routes, self._services.messages, Guard(self._settings), self._metrics, self._settings.uri_max_bytes
+        )
         keeper = asyncio.create_task(self._keep_house(), name="tidings-house")
         stack.callback(keeper.cancel)
 

@@ -9,7 +9,7 @@ mangled or borrowed cursor is refused; it is no secret, since what may be read i
 """
 
 import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
@@ -23,6 +23,9 @@ _HEADER = struct.Struct(">qqqQ")  # generation, run, position, digest: signed wh
 _VECTOR_START = _CHECKSUM_END + _HEADER.size
 _COUNTS = struct.Struct(">BBH")  # width of a seq, whether sent is there, how many memberships
 _WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+# A foreign alphabet's letters become one that is refused.
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 _SHORTEST = _VECTOR_START + _COUNTS.size + 1
 
 
@@ -57,7 +60,8 @@ def pack_vector(vector: Vector) -> bytes:
     largest = max(seqs)
     width = next(w for w in _WIDTHS if largest < 1 << 8 * w)
     counts = _COUNTS.pack(width, vector.sent is not None, len(keys))
-    return counts + struct.pack(f">{len(seqs)}{_WIDTHS[width]}{len(keys)}q", *seqs, *keys)
+    raw = counts + struct.pack(f">{len(seqs)}{_WIDTHS[width]}{len(keys)}q", *seqs, *keys)
+    return raw + bytes(-(_VECTOR_START + len(raw)) % 3)  # so that base64 needs no padding and has no spare bits
 
 
 def unpack_vector(raw: bytes) -> Vector:
@@ -66,7 +70,7 @@ def unpack_vector(raw: bytes) -> Vector:
         width, has_sent, count = _COUNTS.unpack_from(raw)
         head = 1 + has_sent
         values = struct.unpack_from(f">{head + count}{_WIDTHS[width]}{count}q", raw, _COUNTS.size)
-        if len(raw) != _COUNTS.size + (head + count) * width + count * 8 or has_sent > 1:
+        if not 0 <= len(raw) - _COUNTS.size - (head + count) * width - count * 8 < 3 or has_sent > 1:
             raise _bad()
     except (struct.error, KeyError):
         raise _bad() from None
@@ -75,23 +79,21 @@ def unpack_vector(raw: bytes) -> Vector:
 
 
 def mint(user_id: str, hint: Hint) -> str:
-    """The cursor's text: base64 in the URL-safe alphabet, without padding."""
+    """The cursor's text: base64 in the URL-safe alphabet."""
     content = _HEADER.pack(hint.generation, hint.run, hint.position, hint.digest) + hint.raw
-    return urlsafe_b64encode(b"\x01" + _checksum(user_id, content) + content).rstrip(b"=").decode()
+    return b2a_base64(b"\x01" + _checksum(user_id, content) + content, newline=False).translate(_TO_URL).decode()
 
 
-def read(user_id: str, text: str) -> Hint:
+def read(user_id: str, text: bytes) -> Hint:
     """What a cursor says before its vector is looked at. Raises Malformed `bad_cursor` if it is not this user's."""
     try:
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:  # binascii.Error, or letters beyond ASCII
+        data = a2b_base64(text.translate(_FROM_URL), strict_mode=True)
+    except ValueError:
         raise _bad() from None
     content = data[_CHECKSUM_END:]
     if len(data) < _SHORTEST or data[0] != VERSION or data[1:_CHECKSUM_END] != _checksum(user_id, content):
         raise _bad()
     generation, run, position, digest = _HEADER.unpack_from(content)
-    if urlsafe_b64encode(data).rstrip(b"=") != text.encode():  # the decoder skips foreign letters and spare bits
-        raise _bad()
     return Hint(generation, run, position, digest, content[_HEADER.size :])
 
 

@@ -1,7 +1,7 @@
 """The hot poll: an answer without news, given before routing, since routing alone costs a fifth of it.
 
-Only the plainest form of the call is taken (`cursor` or `timestamp`, and perhaps `sent=include`, nothing encoded);
-whatever else it is, the route for it answers the same, a little slower.
+Only the plainest form of the call is taken (`cursor` or `timestamp`, perhaps `sent=include`, nothing encoded, since an
+encoded id is no user's and an encoded cursor not one of ours); the route answers any other the same, a little slower.
 """
 
 import time
@@ -15,7 +15,8 @@ from tidings.metrics import Metrics
 from tidings.service import Messages
 
 _PATH = b"/v1/messages/"
-_ID_MAX = 128
+_PATH_MAX = len(_PATH) + 128
+_WITH_SENT = b"&sent=include"
 _DIGITS_MAX = 18
 _ZERO = ord("0")  # a timestamp of 0 is none
 
@@ -23,41 +24,40 @@ _ZERO = ord("0")  # a timestamp of 0 is none
 class HotPolls:
     """An ASGI callable around the routes."""
 
-    def __init__(self, routes: ASGIApp, messages: Messages, guard: Guard, metrics: Metrics) -> None:
+    def __init__(self, routes: ASGIApp, messages: Messages, guard: Guard, metrics: Metrics, uri_max_bytes: int) -> None:
         self._routes = routes
         self._messages = messages
         self._guard = guard
         self._metrics = metrics
+        self._query_max = uri_max_bytes - _PATH_MAX
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at once if nothing is new; pass on what is anything else."""
         began = time.perf_counter()
-        body = self._find_answer(scope)
+        body = self._find_answer(scope) if scope["method"] == "GET" else None
         if body is None:
             await self._routes(scope, receive, send)
             return
-        headers = [*JSON, (b"content-length", b"%d" % len(body))]
+        headers = (*JSON, (b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         self._metrics.no_news(time.perf_counter() - began)
 
     def _find_answer(self, scope: Scope) -> bytes | None:
         path: bytes = scope["raw_path"]
-        if scope["method"] != "GET" or not path.startswith(_PATH) or self._guard.refuses(scope) is not None:
-            return None
-        user_id = path[len(_PATH) :]
         query: bytes = scope["query_string"]
-        if b"/" in user_id or b"%" in path or b"%" in query or b"+" in query or len(user_id) > _ID_MAX:
+        if not path.startswith(_PATH) or len(path) > _PATH_MAX or len(query) > self._query_max:
             return None
-        with_sent = query.endswith(b"&sent=include")
-        name, _, value = (query[:-13] if with_sent else query).partition(b"=")
-        if b"&" in value or not value.isascii():
+        if not self._guard.welcomes(scope["headers"]) and self._guard.refuses(scope) is not None:
             return None
+        with_sent = query.endswith(_WITH_SENT)
+        name, _, value = (query[: -len(_WITH_SENT)] if with_sent else query).partition(b"=")
         try:
+            user_id = path[len(_PATH) :].decode("ascii")
             if name == b"cursor":
-                return self._messages.find_nothing_new(user_id.decode(), value.decode(), None, with_sent)
+                return self._messages.find_none_after(user_id, value, with_sent)
             if name == b"timestamp" and value.isdigit() and value[0] != _ZERO and len(value) <= _DIGITS_MAX:
-                return self._messages.find_nothing_new(user_id.decode(), None, int(value), with_sent)
+                return self._messages.find_none_later(user_id, int(value), with_sent)
         except (TidingsError, UnicodeDecodeError):  # the route says it, with status and code
             return None
         return None

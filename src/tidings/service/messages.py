@@ -9,7 +9,6 @@ import msgspec
 
 from tidings import cursor as cursors
 from tidings.cursor import Hint, Vector
-from tidings.directory import Entry
 from tidings.errors import TooMany, Unavailable
 from tidings.model import Draft, Key, Message, Start, mint, own, room, sent
 from tidings.service.node import Node
@@ -56,28 +55,39 @@ class Messages:
         draft = Draft(sender_id, recipient_id, text, mint("message"), is_group)
         return await self._node.told(await self._node.store.send(draft, key))
 
-    def find_nothing_new(
-        self, user_id: str, cursor: str | None, timestamp: int | None, with_sent: bool
-    ) -> bytes | None:
+    def find_none_after(self, user_id: str, cursor: bytes, with_sent: bool) -> bytes | None:
         """The whole body of an answer without news, if memory alone can tell that there is none; else None.
 
         Raises Malformed for a cursor that is not this user's.
         """
         node = self._node
-        if not node.feed.is_fresh():
-            return None
         entry = node.directory.find(user_id)
-        if entry is None:
-            return None
-        if timestamp is not None:
-            return self._nothing_later(entry, timestamp, with_sent)
-        if cursor is None:
+        if entry is None or not node.feed.is_fresh():
             return None
         hint = cursors.read(user_id, cursor)
-        if not self._has_nothing_after(entry, hint, with_sent):
+        digest = entry.digest_with_sent if with_sent else entry.digest
+        if hint.digest != digest or hint.run != node.feed.identity or hint.generation != node.store.generation:
             return None
-        self._count_hot("no_news")
-        return b'{"messages":null,"cursor":"%b"}' % self._renewed(user_id, cursor, hint).encode()
+        mailboxes = entry.mailboxes_with_sent if with_sent else entry.mailboxes
+        if node.tail.has_news(mailboxes, hint.position) is not False:
+            return None
+        if hint.position != node.tail.position:  # the same vector behind a hint of now, so that it stays hot
+            hint = Hint(hint.generation, hint.run, node.tail.position, hint.digest, hint.raw)
+            cursor = cursors.mint(user_id, hint).encode()
+        return b'{"messages":null,"cursor":"%b"}' % cursor
+
+    def find_none_later(self, user_id: str, timestamp: int, with_sent: bool) -> bytes | None:
+        """The same for a question by timestamp."""
+        node = self._node
+        entry = node.directory.find(user_id)
+        if entry is None or not node.feed.is_fresh():
+            return None
+        find_head = node.directory.find_head
+        for mailbox in entry.mailboxes_with_sent if with_sent else entry.mailboxes:
+            head = find_head(mailbox)
+            if head is None or head.timestamp > timestamp:
+                return None
+        return b'{"messages":null}'
 
     async def poll(self, question: Question) -> Answer:
         """One page, waiting for it if the question says so. Raises Unknown, Malformed, AnotherHistory, Unavailable."""
@@ -132,7 +142,7 @@ class Messages:
         entry = await node.directory.entry(user_id)
         until = node.tail.position
         if question.cursor is not None:
-            hint = cursors.read(user_id, question.cursor)
+            hint = cursors.read(user_id, question.cursor.encode())
             return await read_vector(node, hint, entry, question.with_sent, until)
         mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
         starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
@@ -153,30 +163,6 @@ class Messages:
         position = await node.store.position()
         hint = Hint(node.store.generation, node.feed.identity, position, 0, cursors.pack_vector(vector))
         return Answer((), cursors.mint(user_id, hint))
-
-    def _has_nothing_after(self, entry: Entry, hint: Hint, with_sent: bool) -> bool:
-        node = self._node
-        digest = entry.digest_with_sent if with_sent else entry.digest
-        if hint.digest != digest or hint.run != node.feed.identity or hint.generation != node.store.generation:
-            return False
-        mailboxes = entry.mailboxes_with_sent if with_sent else entry.mailboxes
-        return node.tail.has_news(mailboxes, hint.position) is False
-
-    def _renewed(self, user_id: str, cursor: str, hint: Hint) -> str:
-        """The same vector behind a hint of now, so that a cursor in use stays hot."""
-        position = self._node.tail.position
-        if position == hint.position:
-            return cursor
-        return cursors.mint(user_id, Hint(hint.generation, hint.run, position, hint.digest, hint.raw))
-
-    def _nothing_later(self, entry: Entry, timestamp: int, with_sent: bool) -> bytes | None:
-        find_head = self._node.directory.find_head
-        for mailbox in entry.mailboxes_with_sent if with_sent else entry.mailboxes:
-            head = find_head(mailbox)
-            if head is None or head.timestamp > timestamp:
-                return None
-        self._count_hot("no_news")
-        return b'{"messages":null}'
 
     async def _wait(self, question: Question) -> Answer:
         """Subscribe, then look, then wait: news between look and wait is not slept through."""
