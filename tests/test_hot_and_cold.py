@@ -58,7 +58,7 @@ async def face(store: Store, stack: AsyncExitStack, changed: dict[str, Any]) -> 
     stack.push_async_callback(feed.close)
     node = Node(chosen, store, feed, tail, directory)
     services = Services(node, Users(node), Groups(node), Messages(node, metrics.hot, metrics.cold))
-    app = HotPolls(build(services, chosen, metrics), services.messages, Guard(chosen), metrics)
+    app = HotPolls(build(services, chosen, metrics), services.messages, Guard(chosen), metrics, chosen.uri_max_bytes)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
     await stack.enter_async_context(client)
     return Face(feed, memory, client)

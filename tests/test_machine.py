@@ -326,5 +326,12 @@ def test_restarts_change_no_answer(served: Served) -> None:
 @pytest.mark.slow
 @every_server
 def test_every_answer_is_what_the_model_says_for_long(served: Served) -> None:
-    """Longer mixtures, many more of them, restarts among them."""
-    run(Restarting, served, long)
+    """Longer mixtures, many more of them."""
+    run(Machine, served, long)
+
+
+@pytest.mark.slow
+@every_server
+def test_restarts_change_no_answer_for_long(served: Served) -> None:
+    """Many restarts, on every kind of server."""
+    run(Restarting, served, settings(restarting, max_examples=20))

@@ -166,6 +166,19 @@ async def test_a_group_send_asks_for_the_sender_the_group_then_the_membership(st
     assert (type(error), error.code) == (Refused, "not_a_member")
 
 
+async def test_an_id_is_taken_whole(store: Store, ann: str, bob: str) -> None:
+    """An id with a NUL, a space or a letter more, or in capitals, is another id: unknown, whoever it begins with."""
+    group = await gather_group(store, ann)
+    for twist in (lambda i: i + "\0", lambda i: i + "\0x", lambda i: i + " ", lambda i: i[:-1], str.upper):
+        assert (await refusal(store.send(private(ann, twist(bob))))).code == "unknown_user"
+        assert (await refusal(store.send(private(twist(ann), bob)))).code == "unknown_user"
+        assert (await refusal(store.send(to_group(twist(ann), group)))).code == "unknown_user"
+        assert (await refusal(store.send(to_group(ann, twist(group))))).code == "unknown_group"
+        assert (await refusal(store.block(ann, twist(bob)))).code == "unknown_user"
+        assert (await refusal(store.add_member(group, twist(bob)))).code == "unknown_user"
+        assert await store.find_profile(twist(ann)) is None
+
+
 async def test_adding_and_removing_ask_for_the_group_then_the_user(store: Store, ann: str) -> None:
     """Each is refused in its turn: unknown group, unknown user, then what is so already."""
     group = await gather_group(store)
