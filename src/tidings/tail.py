@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tidings.model import Altered, Batch, Found, Message, Posted, own, sent
 
-_ENTRY_BYTES = 900  # a short message with its ids, news and places in two lists, measured by tracemalloc
+_ENTRY_BYTES = 900  # what a message takes beside its text: 742 by tracemalloc (100,000 in 40,000 mailboxes), and air
 
 
 class _Box:
