@@ -1,0 +1,181 @@
+"""What a process counts, for Prometheus; of all worker processes, whichever is asked.
+
+A labelled prometheus counter costs 4 us, a tenth of a hot poll. So everything is counted in plain dictionaries, by
+the thread of the event loop, and `flush` folds it into the registry: at each scrape, and once a second where other
+processes may be scraped instead.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST.encode()
+POLLS = "/v1/messages/{userId}"
+METHODS = frozenset(("GET", "HEAD", "POST"))
+
+# 10 us is a hot poll, 60 s a long one; a commit takes from one write to all that wait.
+SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+GAUGES = {
+    "tidings_tail_messages": "Messages in the tail.",
+    "tidings_tail_bytes": "Bytes of memory that the tail's messages take, estimated.",
+    "tidings_directory_users": "Users in the directory.",
+    "tidings_directory_heads": "Mailbox heads in the directory.",
+    "tidings_waits": "Long-polls held now.",
+    "tidings_writes_waiting": "Writes that wait for the store now.",
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """Observations since the last flush: how many fell into each bucket, and their sum."""
+
+    buckets: list[int]
+    total: float = 0.0
+
+
+class FoldedHistogram(Histogram):
+    """A histogram that takes a whole tally at once; the library's own takes one observation at a time, at 2 us each."""
+
+    def fold(self, tally: Tally) -> None:
+        """Add a tally over this histogram's bounds."""
+        self._sum.inc(tally.total)
+        for bucket, count in zip(self._buckets, tally.buckets, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was counted since the last flush."""
+
+    no_news: Tally = field(default_factory=lambda: Tally([0] * (len(SECONDS) + 1)))
+    requests: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    seconds: dict[str, Tally] = field(default_factory=dict)
+    polls: dict[tuple[str, str], int] = field(default_factory=dict)
+    store: dict[str, int] = field(default_factory=dict)
+    checks: int = 0
+    batches: Tally = field(default_factory=lambda: Tally([0] * (len(SIZES) + 1)))
+
+
+class Metrics:
+    """One process's counts. `multiprocess_dir` is where workers leave theirs, None for a process alone.
+
+    With a directory, PROMETHEUS_MULTIPROC_DIR must have named it before prometheus_client was imported.
+    """
+
+    def __init__(self, multiprocess_dir: str | None = None) -> None:
+        # They are a second series for each one, which nobody reads.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._multiprocess_dir = multiprocess_dir
+        self._now = Counts()
+        self._observed: list[Callable[[], Mapping[str, float]]] = []
+        self.registry = made = CollectorRegistry()
+        self._requests = Counter("tidings_requests", "Calls.", ["route", "method", "status"], registry=made)
+        self._seconds = FoldedHistogram(
+            "tidings_request_seconds",
+            "From a call to its answer's last byte.",
+            ["route"],
+            buckets=SECONDS,
+            registry=made,
+        )
+        self._polls = Counter("tidings_polls", "Polls: from memory (hot) or not, why.", ["kind", "why"], registry=made)
+        self._store_calls = Counter("tidings_store_calls", "Calls to the store.", ["call"], registry=made)
+        self._checks = Counter("tidings_freshness_checks", "Looks whether other processes committed.", registry=made)
+        self._batches = FoldedHistogram(
+            "tidings_commit_batch_size", "Writes in a commit.", buckets=SIZES, registry=made
+        )
+        self._no_news_calls = self._requests.labels(POLLS, "GET", "200")
+        self._no_news_polls = self._polls.labels("hot", "no_news")
+        self._no_news_seconds = self._seconds.labels(POLLS)
+        self._gauges = {
+            name: Gauge(name, text, multiprocess_mode="livesum", registry=made) for name, text in GAUGES.items()
+        }
+
+    def answered(self, route: str, method: str, status: str, seconds: float) -> None:
+        """Count a call by its route's template (never its path), method and status; a method not ours is `other`."""
+        counted = (route, method if method in METHODS else "other", status)
+        requests = self._now.requests
+        requests[counted] = requests.get(counted, 0) + 1
+        tally = self._now.seconds.get(route)
+        if tally is None:
+            tally = self._now.seconds[route] = Tally([0] * (len(SECONDS) + 1))
+        tally.buckets[bisect_left(SECONDS, seconds)] += 1
+        tally.total += seconds
+
+    def no_news(self, seconds: float) -> None:
+        """Count a hot poll without news that was answered before routing: the call, its time, and the poll."""
+        tally = self._now.no_news
+        tally.buckets[bisect_left(SECONDS, seconds)] += 1
+        tally.total += seconds
+
+    def hot(self, why: str) -> None:
+        """Count a poll that memory answered: `no_news`, `tail`."""
+        self._poll(("hot", why))
+
+    def cold(self, why: str) -> None:
+        """Count a poll that asked the store, by what it had to ask for: `user`, `head`, `messages`, ..."""
+        self._poll(("cold", why))
+
+    def _poll(self, counted: tuple[str, str]) -> None:
+        polls = self._now.polls
+        polls[counted] = polls.get(counted, 0) + 1
+
+    def store_call(self, name: str) -> None:
+        """Count a call to the store."""
+        calls = self._now.store
+        calls[name] = calls.get(name, 0) + 1
+
+    def freshness_check(self) -> None:
+        """Count a look at whether another process committed."""
+        self._now.checks += 1
+
+    def batch(self, size: int) -> None:
+        """Count a commit of so many writes."""
+        tally = self._now.batches
+        tally.buckets[bisect_left(SIZES, size)] += 1
+        tally.total += size
+
+    def observe_with(self, gauges: Callable[[], Mapping[str, float]]) -> None:
+        """Ask `gauges` for values, by the names of GAUGES, at each flush."""
+        self._observed.append(gauges)
+
+    def flush(self) -> None:
+        """Fold what was counted into the registry."""
+        now, self._now = self._now, Counts()
+        hot = sum(now.no_news.buckets)
+        self._no_news_calls.inc(hot)
+        self._no_news_polls.inc(hot)
+        self._no_news_seconds.fold(now.no_news)
+        for counted, count in now.requests.items():
+            self._requests.labels(*counted).inc(count)
+        for route, tally in now.seconds.items():
+            self._seconds.labels(route).fold(tally)
+        for counted_poll, count in now.polls.items():
+            self._polls.labels(*counted_poll).inc(count)
+        for name, count in now.store.items():
+            self._store_calls.labels(name).inc(count)
+        self._checks.inc(now.checks)
+        self._batches.fold(now.batches)
+        for gauges in self._observed:
+            for name, value in gauges().items():
+                self._gauges[name].set(value)
+
+    def scrape(self) -> bytes:
+        """Everything in Prometheus' text format, of all workers."""
+        self.flush()
+        registry = self.registry
+        if self._multiprocess_dir is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, self._multiprocess_dir)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def forget_worker(multiprocess_dir: str, pid: int) -> None:
+    """Drop the gauges of a worker that ended; its counts stay, so that no total goes back."""
+    mark_process_dead(pid, multiprocess_dir)  # type: ignore[no-untyped-call]
