@@ -15,6 +15,8 @@ from tidings.errors import unknown_user
 from tidings.model import Altered, Batch, Head, Membership, Profile, own, room, sent
 from tidings.store import Store
 
+_ENDED_MAX = 1_000  # remembered for one user: 32 KB at the most
+
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """What reading needs to know of a user: mailboxes without and with the sent copies, and the digests for hints."""
@@ -24,6 +26,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     mailboxes_with_sent: tuple[str, ...]
     digest: int
     digest_with_sent: int
+    ended: frozenset[int] = frozenset()  # keys of stays that the store was asked for, and does not have
 
     def membership(self, group_id: str) -> Membership | None:
         """The user's membership in a group, if there is one."""
@@ -119,6 +122,20 @@ class Directory:
         if task is None:
             task = self._loading[user_id] = asyncio.create_task(self._load(user_id))
         return await asyncio.shield(task)
+
+    async def confirm_ended(self, entry: Entry, keys: frozenset[int]) -> Entry:
+        """The user's entry, loaded anew because it lacks these memberships, and what is lacking still remembered.
+
+        So a client that keeps an old cursor costs one look into the store, not one a poll. Raises StoreUnavailable.
+        """
+        user_id = entry.profile.user.user_id
+        loaded = await self.reload(user_id)
+        lacking = keys - {m.key for m in loaded.profile.memberships}
+        known = loaded.ended | lacking if len(loaded.ended) < _ENDED_MAX else lacking
+        confirmed = msgspec.structs.replace(loaded, ended=known)
+        if self._entries.get(user_id) is loaded:
+            self._entries[user_id] = confirmed
+        return confirmed
 
     def find_head(self, mailbox: str) -> Head | None:
         """A mailbox's head, if it is held."""

@@ -34,6 +34,7 @@ class LocalFeed:
         self._look_s = look_s
         self._on_check = on_check  # counts the looks at the file that other processes write, too
         self._position = 0
+        self._announced = 0
         self._catching_up: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -61,6 +62,8 @@ class LocalFeed:
                 self._apply(batch)
             else:  # another process committed in between: its commits come first
                 await self.catch_up()
+        if batch.last > self._announced:  # once a commit, whoever applied it here
+            self._announced = batch.last
             self._wake_others()
 
     def is_fresh(self) -> bool:

@@ -114,8 +114,9 @@ async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, unt
     user_id = entry.profile.user.user_id
     if hint.generation != node.store.generation or not await node.store.knows(hint.run, hint.position):
         raise _another_history()
-    if not vector.groups.keys() <= {m.key for m in entry.profile.memberships}:
-        entry = await node.directory.reload(user_id)  # an entry of the cursor is dropped on the store's word only
+    unknown = frozenset(vector.groups.keys() - {m.key for m in entry.profile.memberships} - entry.ended)
+    if unknown:  # what the cursor says of a stay is dropped on the store's word only
+        entry = await node.directory.confirm_ended(entry, unknown)
     seqs = {own(user_id): vector.own}
     for m in entry.profile.memberships:
         seqs[room(m.group_id)] = vector.groups.get(m.key, m.joined_seq)

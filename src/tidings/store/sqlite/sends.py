@@ -123,7 +123,8 @@ def _replay(tx: Transaction, sends: Sequence[Send]) -> list[Message | TidingsErr
     found: list[Any] = tx.db.execute(_KEYS, (names,)).fetchall()
     for (index, key), (content, position) in zip(keyed, found, strict=True):
         if content is not None:
-            outcomes[index] = reads.posted(tx.db, position).message if content == key.content else _reused()
+            is_repeated = content == key.content and position is not None
+            outcomes[index] = reads.posted(tx.db, position).message if is_repeated else _reused()
     return outcomes
 
 

@@ -185,6 +185,7 @@ class Writer:
         return outcomes
 
     def _commit(self, jobs: Sequence[Job]) -> list[Outcome]:
+        last = 0
         with self._turn():
             self._db.execute("BEGIN IMMEDIATE")
             try:
