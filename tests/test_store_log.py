@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.backends import Place, gather_group, private, sign_up, to_group
+from tidings.errors import Forgotten
 from tidings.model import NO_HEAD, Change, Found, Head, Message, Posted, Start, Written, own, room, sent
-from tidings.store import Forgotten, Store
+from tidings.store import Store
 
 pytest_plugins = "tests.opened"
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from tidings.api.hot import HotPolls
 from tidings.api.limits import Guard
 from tidings.config import Settings
 from tidings.directory import Directory
-from tidings.errors import StartError
+from tidings.errors import StartError, TidingsError
 from tidings.feed.local import LocalFeed
 from tidings.metrics import Metrics
 from tidings.model import Batch
@@ -101,8 +101,8 @@ class App:
         async with AsyncExitStack() as stack:
             try:
                 await self._open(stack)
-            except StartError as error:
-                self.failure = error
+            except (StartError, TidingsError) as error:
+                self.failure = StartError(str(error))
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
             await send({"type": "lifespan.startup.complete"})

@@ -21,6 +21,10 @@ TidingsError
 Errors of starting up, which never travel over HTTP:
 
 StartError .................. wrong settings, a store that is foreign, newer, corrupt or already served
+
+And one between the store and who follows its news:
+
+Forgotten ................... the news asked for is older than what is kept: begin anew
 """
 
 from typing import ClassVar
@@ -140,6 +144,10 @@ class StoreUnavailable(Unavailable):
 
 class StartError(Exception):
     """The server can't start; its text is the one line that says why."""
+
+
+class Forgotten(Exception):
+    """The news asked for is older than what is kept."""
 
 
 def unknown_user(user_id: str) -> Unknown:

@@ -7,13 +7,30 @@ import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from tidings.errors import StoreUnavailable, TidingsError
+from tidings.errors import Forgotten, StoreUnavailable, TidingsError
 from tidings.feed import Listener
 from tidings.model import Batch
-from tidings.store import Forgotten, Store
 
 PAGE = 1_000  # changes read from the store at a time: about 5 ms
+
+
+class Log(Protocol):
+    """The part of an embedded store that is its own news; `tidings.store` has the words."""
+
+    @property
+    def run(self) -> int:
+        """The feed's identity."""
+
+    async def changes(self, after: int, limit: int) -> Batch:
+        """The news after a position, whole commits. Raises Forgotten, StoreUnavailable."""
+
+    async def position(self) -> int:
+        """The position of the last commit."""
+
+    def latest(self) -> int:
+        """The same, in microseconds. Raises StoreUnavailable."""
 
 
 class LocalFeed:
@@ -27,9 +44,9 @@ class LocalFeed:
     _listener: Listener  # from `start` on
 
     def __init__(
-        self, store: Store, wake_dir: str | None, look_s: float, on_check: Callable[[], None] = lambda: None
+        self, log: Log, wake_dir: str | None, look_s: float, on_check: Callable[[], None] = lambda: None
     ) -> None:
-        self._store = store
+        self._log = log
         self._wake_dir = Path(wake_dir) if wake_dir is not None else None
         self._look_s = look_s
         self._on_check = on_check  # counts the looks at the file that other processes write, too
@@ -42,7 +59,7 @@ class LocalFeed:
 
     @property
     def identity(self) -> int:
-        return self._store.run
+        return self._log.run
 
     @property
     def position(self) -> int:
@@ -70,7 +87,7 @@ class LocalFeed:
         if self._wake_dir is not None:
             self._on_check()
         try:
-            return self._store.latest() == self._position
+            return self._log.latest() == self._position
         except StoreUnavailable:
             return False
 
@@ -102,9 +119,9 @@ class LocalFeed:
         """Read the store's news up to its end. Raises StoreUnavailable."""
         while True:
             try:
-                batch = await self._store.changes(self._position, PAGE)
+                batch = await self._log.changes(self._position, PAGE)
             except Forgotten:
-                self._begin_at(await self._store.position())
+                self._begin_at(await self._log.position())
                 continue
             self._apply(batch)
             if len(batch.changes) < PAGE:

@@ -135,10 +135,6 @@ class Meter(Protocol):
         """A commit took so many writes."""
 
 
-class Forgotten(Exception):
-    """The news asked for is older than what is kept."""
-
-
 async def open_store(settings: Settings, meter: Meter, run: int | None = None) -> Store:
     """Open the store that the settings name, as the one server of it or as a worker of the server that began `run`.
 

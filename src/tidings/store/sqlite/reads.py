@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from tidings.errors import Forgotten
 from tidings.model import (
     NO_HEAD,
     Altered,
@@ -22,7 +23,6 @@ from tidings.model import (
     Start,
     User,
 )
-from tidings.store import Forgotten
 
 
 class _Log(NamedTuple):
