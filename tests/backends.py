@@ -26,9 +26,12 @@ class Counting:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
+        self.on_call: Callable[[str], None] | None = None  # told of each store call as it begins
 
     def store_call(self, name: str) -> None:
         self.calls[name] += 1
+        if self.on_call is not None:
+            self.on_call(name)
 
     def batch(self, size: int) -> None:
         self.batches.append(size)

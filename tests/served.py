@@ -68,3 +68,8 @@ class Served:
     def post(self, path: str, body: dict[str, Any], key: str | None = None) -> httpx.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
         return next(self._turns).post(path, json=body, headers=headers)
+
+
+def outcome(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of an answer."""
+    return response.status_code, "" if response.status_code == 200 else response.json()["code"]

@@ -202,6 +202,16 @@ async def test_a_node_that_looks_seldom_is_told_by_the_other(place: Place, wires
         assert reader.told.changes[-1] == written.batch.changes[-1]
 
 
+async def test_a_commit_applied_before_it_is_published_wakes_the_others(place: Place, wires: Wires) -> None:
+    """A node's reader catches up with its writer's commit before it is published: the other is woken all the same."""
+    both = await pair(place, wires, NEVER_S)
+    for _ in range(3):
+        written = await both.first.commit(both.ann, both.bob)
+        await both.first.feed.catch_up()
+        await both.first.feed.publish(written.batch)
+        await both.second.told.until_position(written.batch.last)
+
+
 async def test_a_lost_wake_is_made_up_by_looking(place: Place, wires: Wires) -> None:
     """Nodes that can't wake each other, and one that stored without telling: the other finds out by itself."""
     both = await pair(place, wires, OFTEN_S)

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.reference import OK, Given, Json, Page, Reference
-from tests.served import SERVERS, Served
+from tests.served import SERVERS, Served, outcome
 from tests.server import ServerProcess
 
 LATE_S = 30.0  # a long-poll that has news answers at once; this is for a machine that is very busy
@@ -31,11 +30,6 @@ group = st.integers(0, 2)
 back = st.integers(0, 12)  # how many cursors ago
 limits = st.none() | st.integers(1, 3)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
-
-
-def outcome(response: httpx.Response) -> tuple[int, str]:
-    """Status and code of an answer."""
-    return response.status_code, "" if response.status_code == 200 else response.json()["code"]
 
 
 class Machine(RuleBasedStateMachine):
@@ -54,8 +48,8 @@ class Machine(RuleBasedStateMachine):
         self.restarts = 0
         self._keys = (f"{uuid4()}" for _ in count())
 
-    @initialize(members=st.lists(st.tuples(group, user), max_size=8, unique=True))
-    def begin(self, members: list[tuple[int, int]]) -> None:
+    @initialize(members=st.sets(st.tuples(group, user), min_size=3, max_size=8))
+    def begin(self, members: set[tuple[int, int]]) -> None:
         """Four users, three groups, some in them, and a few messages, sent at once and read one by one."""
         for name in ("ann", "bob", "carol", "eve"):
             self.users.append(self.served.post("/v1/users/create", {"username": name}).json()["userId"])
@@ -64,7 +58,7 @@ class Machine(RuleBasedStateMachine):
         for name in ("friends", "family", "work"):
             self.groups.append(self.served.post("/v1/groups/create", {"groupName": name}).json()["groupId"])
             self.model.groups[self.groups[-1]] = name
-        for group, user in members:
+        for group, user in sorted(members):
             self.change_group(group, user, is_add=True)
         self.send_together([(0, 1), (1, 0), (2, 3), (3, 2), (0, 2), (1, 3)])
         self.poll_to_the_end(0, limit=1, with_sent=True, from_start=True)
@@ -99,6 +93,27 @@ class Machine(RuleBasedStateMachine):
             self._take(body, response.json(), is_group)
             if key:
                 self.keyed.append((path, body, key, response.json()))
+
+    @rule(group=group, which=user, times=st.integers(1, 3))
+    def send_as_a_member(self, group: int, which: int, times: int) -> None:
+        """To a group by somebody in it, if there is anybody."""
+        inside = [n for n, user_id in enumerate(self.users) if self.groups[group] in self.model.stays[user_id]]
+        for n in range(times if inside else 0):
+            self.send(inside[which % len(inside)], 4 + group, f"{n}", is_keyed=False)
+
+    @rule(group=group, user=user, back=back, limit=limits, is_rejoin=st.booleans(), more=st.integers(0, 2))
+    def be_away(self, group: int, user: int, back: int, limit: int | None, is_rejoin: bool, more: int) -> None:
+        """Somebody is out of a group while others write there, comes (or comes back), and asks by an old cursor."""
+        other = (user + 1) % len(self.users)
+        if is_rejoin:
+            self.change_group(group, user, is_add=True)
+            self.poll_by_cursor(user, back, limit, with_sent=False)
+        self.change_group(group, user, is_add=False)
+        self.change_group(group, other, is_add=True)
+        self.send_as_a_member(group, 0, times=2)
+        self.change_group(group, user, is_add=True)
+        self.send_as_a_member(group, 0, times=more)
+        self.poll_by_cursor(user, back, limit, with_sent=False)
 
     @rule(sends=st.lists(st.tuples(user, st.integers(0, 6)), min_size=2, max_size=8))
     def send_together(self, sends: list[tuple[int, int]]) -> None:
@@ -326,12 +341,6 @@ def test_restarts_change_no_answer(served: Served) -> None:
 @pytest.mark.slow
 @every_server
 def test_every_answer_is_what_the_model_says_for_long(served: Served) -> None:
-    """Longer mixtures, many more of them."""
+    """Longer mixtures, many more of them, then some with restarts."""
     run(Machine, served, long)
-
-
-@pytest.mark.slow
-@every_server
-def test_restarts_change_no_answer_for_long(served: Served) -> None:
-    """Many restarts, on every kind of server."""
     run(Restarting, served, settings(restarting, max_examples=20))
