@@ -117,8 +117,12 @@ class Reference:
         log.append(message)
 
     def poll(self, user: str, given: Given | None, limit: int | None, with_sent: bool) -> Page:
-        """What its holder has not been given; without cursor everything, groups from their first message."""
+        """What its holder has not been given; without cursor everything, groups from their first message.
+
+        A page without a cursor may be gone on from by timestamp, so it never ends between equal ones either.
+        """
         stays = self.stays[user]
+        may_split = given is not None
         if given is None:
             given = Given(0, None, {stay.key: 0 for stay in stays.values()})
         after = {"u" + user: given.own}
@@ -128,7 +132,7 @@ class Reference:
         news = _in_order(
             [(mailbox, message) for mailbox, n in after.items() for message in self.mailboxes[mailbox][n:]]
         )
-        page = news[:limit]
+        page = news[: _end(news, limit, may_split)]
         for mailbox, message in page:
             after[mailbox] = message["seq"]
         now = Given(
@@ -144,9 +148,7 @@ class Reference:
         news = _in_order(
             [(box, message) for box in mailboxes for message in self.mailboxes[box] if _time(message) > timestamp]
         )
-        end = len(news) if limit is None else min(limit, len(news))
-        while 0 < end < len(news) and _time(news[end][1]) == _time(news[end - 1][1]):
-            end += 1
+        end = _end(news, limit, may_split=False)
         return Page([message for _, message in news[:end]], len(news) > end, None)
 
     def now(self, user: str, with_sent: bool) -> Given:
@@ -199,3 +201,11 @@ def _in_order(news: list[tuple[str, Json]]) -> list[tuple[str, Json]]:
 
 def _time(message: Json) -> int:
     return int(message["timestamp"])
+
+
+def _end(news: list[tuple[str, Json]], limit: int | None, may_split: bool) -> int:
+    """Where a page ends: after `limit` messages, or after the last of equal timestamps."""
+    end = len(news) if limit is None else min(limit, len(news))
+    while not may_split and 0 < end < len(news) and _time(news[end][1]) == _time(news[end - 1][1]):
+        end += 1
+    return end

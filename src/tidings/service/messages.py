@@ -146,7 +146,7 @@ class Messages:
             return await read_vector(node, hint, entry, question.with_sent, until)
         mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
         starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
-        return Reading(node, entry, starts, until, question.with_sent)
+        return Reading(node, entry, starts, until, with_sent=question.with_sent, is_by_time=True)
 
     async def _now(self, question: Question) -> Answer:
         """A cursor after everything there is; it has no hint, since the heads may be newer than what was applied."""

@@ -31,14 +31,16 @@ class Page(msgspec.Struct, frozen=True):
 class Reading:
     """Where a reader stands in each mailbox; `next` gives a page and moves on."""
 
-    def __init__(self, node: Node, entry: Entry, starts: dict[str, Start], until: int, with_sent: bool) -> None:
+    def __init__(
+        self, node: Node, entry: Entry, starts: dict[str, Start], until: int, *, with_sent: bool, is_by_time: bool
+    ) -> None:
         self._node = node
         self._entry = entry
         self._starts = starts
         self._with_sent = with_sent
         self._sent_kept: int | None = None
         self.until = until
-        self.is_by_time = any(start.time is not None for start in starts.values())
+        self._is_by_time = is_by_time  # whoever reads it may go on by the timestamp of its last message
         self.is_whole = True  # every mailbox of the entry is spoken for
 
     def keep_sent(self, seq: int | None) -> None:
@@ -54,11 +56,11 @@ class Reading:
         self.is_whole = self.is_whole and entry.digest == self._entry.digest
 
     async def next(self, limit: int) -> Page:
-        """The next page of about `limit` messages; by timestamp, it never ends between equal ones."""
+        """The next page of about `limit` messages; but by cursor, it never ends between equal timestamps."""
         directory = self._node.directory
         why_cold = "head" if any(directory.find_head(mailbox) is None for mailbox in self._starts) else ""
         heads = await directory.heads(list(self._starts))
-        wanted = limit + 1 + (len(self._starts) if self.is_by_time else 0)
+        wanted = limit + 1 + (len(self._starts) if self._is_by_time else 0)
         news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
         expired = any(_is_expired(s, heads[mailbox]) for mailbox, s in self._starts.items())
         hot, cold = self._hot(news, wanted)
@@ -102,7 +104,7 @@ class Reading:
 
     def _end(self, merged: Sequence[Found], limit: int) -> int:
         end = min(limit, len(merged))
-        if self.is_by_time:
+        if self._is_by_time:
             while 0 < end < len(merged) and merged[end].timestamp == merged[end - 1].timestamp:
                 end += 1
         return end
@@ -123,7 +125,8 @@ async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, unt
     if with_sent:
         seqs[sent(user_id)] = vector.sent or 0
     await _check_heads(node.directory, seqs)
-    reading = Reading(node, entry, {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}, until, with_sent)
+    starts = {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}
+    reading = Reading(node, entry, starts, until, with_sent=with_sent, is_by_time=False)
     reading.keep_sent(vector.sent)
     return reading
 

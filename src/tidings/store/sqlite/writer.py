@@ -11,6 +11,7 @@ The rules of a commit, which make one number per commit enough for readers by ti
 
 import asyncio
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -32,9 +33,12 @@ from tidings.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")
 
+log = logging.getLogger("tidings.store")
+
 BATCH_MAX = 500  # writes in one commit: some 20 ms of work, so that nobody waits long behind it
 _PAUSE_S = 0.001
 _SWEEP_S = 0.25
+_FAILED_S = 1.0
 _TEND_S = 0.1  # at the disk's 500 MB/s, the log file grows by 50 MB meanwhile
 _AHEAD_MAX_MS = 20  # timestamps further ahead than this mean that the clock was set back
 
@@ -80,6 +84,7 @@ class Writer:
         self._put_off: deque[Job] = deque()
         self._by_mailbox: Counter[str] = Counter()
         self._is_closing = False
+        self._is_open = True  # until the thread met the end of the queue
         self._known = Known()
         self._may_begin_at = 0.0
         self._tend_at = 0.0
@@ -126,34 +131,41 @@ class Writer:
                 raise TooMany("mailbox_busy", "Too many messages are waiting for this mailbox.", retry_s=1)
 
     def _work(self) -> None:
-        is_open = True
-        while is_open or self._put_off:
-            if not self._put_off:
-                job = self._queue.get()
-                if job is None:
-                    is_open = False
-                    continue
-                self._put_off.append(job)
-            self._wait_for_turn()
-            is_open = self._gather() and is_open
-            jobs = self._choose()
-            if jobs:
-                self._loop.call_soon_threadsafe(self._deliver, self._commit_all(jobs))
-                self._tend()
+        """The thread's whole life. What it can't foresee is logged, and it goes on, since nobody sees a dead one."""
+        while self._is_open or self._put_off:
+            try:
+                self._take_turn()
+            except Exception:
+                log.exception("the writer failed; it goes on in %g s", _FAILED_S)
+                self._may_begin_at = time.monotonic() + _FAILED_S
+
+    def _take_turn(self) -> None:
+        if not self._put_off:
+            job = self._queue.get()
+            if job is None:
+                self._is_open = False
+                return
+            self._put_off.append(job)
+        self._wait_for_turn()
+        self._gather()
+        jobs = self._choose()
+        if jobs:
+            self._loop.call_soon_threadsafe(self._deliver, self._commit_all(jobs))
+            self._tend()
 
     def _wait_for_turn(self) -> None:
         delay = self._may_begin_at - time.monotonic()
         if delay > 0:
             time.sleep(delay)
 
-    def _gather(self) -> bool:
-        """Take what waits in the queue; false once the end was met."""
-        while not self._queue.empty():
+    def _gather(self) -> None:
+        """Take what waits in the queue, up to its end."""
+        while self._is_open and not self._queue.empty():
             job = self._queue.get_nowait()
             if job is None:
-                return False
-            self._put_off.append(job)
-        return True
+                self._is_open = False
+            else:
+                self._put_off.append(job)
 
     def _choose(self) -> list[Job]:
         """The next commit: the oldest first, at most one message of each mailbox."""
