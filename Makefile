@@ -1,7 +1,7 @@
 # make run     serve on http://127.0.0.1:8080 with the data in ./data; settings as TIDINGS_... or ARGS="--port 9000"
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
-# make bench   the budgets, as ratios measured on this machine
+# make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
 # make pins    bring every pinned version up to date
 
 VENV ?= .venv
@@ -10,7 +10,7 @@ RUN := $(VENV)/.run-is-ready
 DEV := $(VENV)/.dev-is-ready
 ARGS ?=
 
-.PHONY: run test test-slow lint types check bench pins clean
+.PHONY: run test test-slow lint types check bench bench-quick pins clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
@@ -32,6 +32,9 @@ check: lint types test test-slow
 
 bench: $(DEV)
 	$(PY) -m bench $(ARGS)
+
+bench-quick: $(DEV)
+	$(PY) -m bench --quick $(ARGS)
 
 # The stamps make every later run instant, and possible without a network.
 $(RUN): requirements.txt pyproject.toml | $(PY)

@@ -110,6 +110,11 @@ def test_headers_without_end_are_refused(wire: socket.socket) -> None:
     assert problem(asked(wire, b"x" * (URI_MAX + HEADERS_MAX + 1))) == (431, "headers_too_large")
 
 
+def test_empty_lines_without_end_are_refused(wire: socket.socket) -> None:
+    """Empty lines before a request are passed over (RFC 9112, 2.2), but not for ever."""
+    assert problem(asked(wire, b"\r\n" * 100_000)) == (431, "headers_too_large")
+
+
 @pytest.mark.parametrize(
     "request_",
     [

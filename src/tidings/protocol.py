@@ -33,18 +33,17 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.url = b""  # uvicorn's own attribute, there only from the first request on
         self._is_refused = False
         self._refusal: TidingsError | None = None
         self._replay: bytes | None = None
-        self._in_message = False
-        self._in_head = False
-        self._fresh = 0  # bytes of the chunk being parsed, if no message began in it yet
-        self._came = 0  # bytes of the message so far, less those in a chunk that began with another one
-        self._is_counted = False  # whether none were left out
-        uri, head = self.limits.uri_max_bytes, self.limits.headers_max_bytes
-        self._head_max = uri + head
+        self._in_body = False
+        # Bytes of the request being read, counted by chunks: those before it in its first chunk included, and left out.
+        self._at_most = self._at_least = self._chunk = 0
+        self._uri_max, self._headers_max = self.limits.uri_max_bytes, self.limits.headers_max_bytes
+        self._head_max = self._uri_max + self._headers_max
         # A body sent in chunks of one byte takes six on the wire for each.
-        self._message_max = uri + head + 8 * self.limits.body_max_bytes
+        self._message_max = self._head_max + 8 * self.limits.body_max_bytes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin, with the time for a whole first request running."""
@@ -55,10 +54,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse a chunk; what is malformed or over a limit is refused, and the connection ended."""
         if self._is_refused:
             return
-        if self._in_message:
-            self._came += len(data)
-        else:
-            self._fresh = len(data)
+        self._chunk = len(data)
+        self._at_most += self._chunk
+        self._at_least += self._chunk
         while data:
             try:
                 self.parser.feed_data(data)
@@ -74,39 +72,29 @@ class BoundedProtocol(HttpToolsProtocol):
             except httptools.HttpParserError:
                 self.send_400_response("")
                 return
-        if self._in_message and self._came > (self._head_max if self._in_head else self._message_max):
+        if self._at_least > (self._message_max if self._in_body else self._head_max):
             self._refusal = self._too_large()
             self.send_400_response("")
 
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        super().on_message_begin()
-        self._in_message = self._in_head = True
-        self._came, self._fresh, self._is_counted = self._fresh, 0, self._fresh > 0
-
-    def on_url(self, url: bytes) -> None:
-        """Take a piece of the target."""
-        self.url += url
-        if len(self.url) > self.limits.uri_max_bytes:
-            self._refuse(UriTooLong("uri_too_long", f"Path and query take over {self.limits.uri_max_bytes} bytes."))
-
     def on_headers_complete(self) -> None:
         """Check the whole head, and hand the request to the application."""
-        most = self.limits.headers_max_bytes
-        is_small = self._is_counted and self._came <= most  # so nothing need be added up
-        if not is_small and sum(len(name) + len(value) + 4 for name, value in self.headers) > most:
+        if len(self.url) > self._uri_max or (
+            self._at_most > self._headers_max  # else nothing need be added up
+            and sum(len(name) + len(value) + 4 for name, value in self.headers) > self._headers_max
+        ):
             self._refuse(self._too_large())
         if self.parser.should_upgrade() and not self._should_upgrade():
             self._replay = self._without_upgrade()
             return
-        self._in_head = False
+        self._in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """End a request: it came whole and in time."""
         if self._replay is not None:
             return
-        self._in_message = False
+        self._in_body = False
+        self._at_most, self._at_least = self._chunk, 0
         if not self.cycle.response_complete:
             self._unset_keepalive_if_required()
         super().on_message_complete()
@@ -115,7 +103,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Refuse what comes in now, for `_refusal` or as malformed, and end the connection."""
         self._is_refused = True
         self._unset_keepalive_if_required()
-        if self._in_message and not self._in_head:
+        if self._in_body:
             self._give_up_body()
         elif self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False  # the requests before this one get their answers, and nothing follows them
@@ -156,10 +144,11 @@ class BoundedProtocol(HttpToolsProtocol):
         raise refusal
 
     def _too_large(self) -> TidingsError:
-        if self._in_head:
-            most = self.limits.headers_max_bytes
-            return HeadersTooLarge("headers_too_large", f"The headers take over {most} bytes.")
-        return TooLarge("body_too_large", f"The body takes over {self.limits.body_max_bytes} bytes.")
+        if self._in_body:
+            return TooLarge("body_too_large", f"The body takes over {self.limits.body_max_bytes} bytes.")
+        if len(self.url) > self._uri_max:
+            return UriTooLong("uri_too_long", f"Path and query take over {self._uri_max} bytes.")
+        return HeadersTooLarge("headers_too_large", f"The headers take over {self._headers_max} bytes.")
 
     def _without_upgrade(self) -> bytes:
         method = self.parser.get_method()

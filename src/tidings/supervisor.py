@@ -59,14 +59,15 @@ class Worker:
 
     def hear(self) -> None:
         """Take in what it told, if it told anything."""
+        if self.ready.closed or not self.ready.poll():
+            return
         with suppress(EOFError):
-            while not self.ready.closed and self.ready.poll():
-                told = self.ready.recv()
-                if told is None:
-                    self.serving_since = time.monotonic()
-                else:
-                    self.reason = told
-                self.ready.close()
+            told = self.ready.recv()
+            if told is None:
+                self.serving_since = time.monotonic()
+            else:
+                self.reason = told
+        self.ready.close()
 
 
 class Patience:
@@ -194,15 +195,17 @@ class Supervisor:
         while self._workers:
             in_time = self._wait(max(0.0, deadline - time.monotonic()))
             if not in_time or self._signals.count(signal.SIGINT) > 1:
-                log.error("%d workers had not finished; ending them now", len(self._workers))
+                late = ", ".join(str(worker.process.pid) for worker in self._workers)
+                log.error("not finished, and ended now: workers %s", late)
                 for worker in self._workers:
                     worker.process.kill()
                     worker.process.join()
-            for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
-                worker.process.join()
-                self._workers.remove(worker)
-                # A worker that was still starting knows no SIGTERM yet, and had nothing to finish.
-                ended_well &= worker.process.exitcode in (0, -signal.SIGTERM)
+            for worker in list(self._workers):
+                worker.hear()
+                if not worker.process.is_alive():
+                    self._workers.remove(worker)
+                    # A worker that was still starting knows no SIGTERM yet, and had nothing to finish.
+                    ended_well &= worker.process.exitcode in (0, -signal.SIGTERM)
         return ended_well
 
 
