@@ -1,6 +1,7 @@
 """One serving process: says when it is ready, and at SIGTERM answers what is in flight before it ends."""
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -56,6 +57,17 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def collect_garbage_rarely() -> None:
+    """Leave what is there now out of garbage collection, and collect after more new objects than the usual 700.
+
+    Nearly all that we make is freed by reference counts; looking through the tail for cycles cost 5 to 10 us a send
+    (measured, with some 10,000 messages in it).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 class Quiet(logging.Filter):
     """Keeps from uvicorn's log what is told elsewhere: why the start failed, and answers that were broken off."""
 
@@ -99,6 +111,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except SystemExit:
             raise self._app.failure or StartError("the application did not start") from None
+        collect_garbage_rarely()
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
