@@ -161,10 +161,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(user=user, back=back, limit=limits, with_sent=st.booleans())
     def poll_by_cursor(self, user: int, back: int, limit: int | None, with_sent: bool) -> None:
-        """With any cursor this user was ever given, the latest most often."""
+        """With any cursor this user was ever given, the latest most often; then with and without `sent` turned."""
         kept = self.cursors[self.users[user]]
         if kept:
             self._poll(self.users[user], kept[-1 - back % len(kept)], limit, with_sent)
+            self._poll(self.users[user], kept[-1], None, not with_sent)
 
     @rule(user=user, limit=st.integers(1, 3), with_sent=st.booleans(), from_start=st.booleans())
     def poll_to_the_end(self, user: int, limit: int, with_sent: bool, from_start: bool) -> None:
@@ -190,11 +191,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(user=user, limit=st.integers(1, 3), with_sent=st.booleans())
     def poll_to_the_end_by_timestamp(self, user: int, limit: int, with_sent: bool) -> None:
-        """Always passing on the largest timestamp received gives everything once."""
-        user_id, received, timestamp = self.users[user], [], 1
-        while page := self._get(user_id, limit, with_sent, timestamp=timestamp)["messages"]:
+        """Beginning with neither, then always passing on the largest timestamp received, gives everything once."""
+        user_id, received = self.users[user], []
+        page = self._get(user_id, limit, with_sent)["messages"]
+        while page:
             received += page
             timestamp = max(int(message["timestamp"]) for message in page)
+            page = self._get(user_id, limit, with_sent, timestamp=timestamp)["messages"]
         assert received == self.model.poll_since(user_id, 0, None, with_sent).messages
 
     @rule(user=user, with_sent=st.booleans())
@@ -282,7 +285,7 @@ class Machine(RuleBasedStateMachine):
 
     def _get(self, user: str, limit: int | None, with_sent: bool, **params: object) -> Any:
         sent = "include" if with_sent else None
-        response = self.served.get(f"/v1/messages/{user}", limit=limit, sent=sent, **params)
+        response = self.served.get(f"/v1/messages/{user}", **params, limit=limit, sent=sent)  # as hot polls have them
         assert outcome(response) == OK, response.text
         return response.json()
 
