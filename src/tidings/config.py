@@ -79,6 +79,9 @@ class Settings:
             "Longest wait for the store to take a write, in seconds; then the answer is 503, outcome unknown.", 0.1, 600
         ),
     ] = 10.0
+    read_wait_s: Annotated[
+        float, About("Longest wait for the store to answer a read, in seconds; then the answer is 503.", 0.1, 600)
+    ] = 10.0
     cold_reads_max: Annotated[int, About("Reads of the store at a time in one process.", 1, 64)] = 4
     cold_reads_waiting_max: Annotated[
         int, About("Reads waiting for their turn: at 1 ms a read, a second's worth.", 1, 1_000_000)

@@ -131,7 +131,7 @@ class Directory:
         user_id = entry.profile.user.user_id
         loaded = await self.reload(user_id)
         lacking = keys - {m.key for m in loaded.profile.memberships}
-        known = loaded.ended | lacking if len(loaded.ended) < _ENDED_MAX else lacking
+        known = entry.ended | lacking if len(entry.ended) < _ENDED_MAX else lacking  # a stay that ended stays so
         confirmed = msgspec.structs.replace(loaded, ended=known)
         if self._entries.get(user_id) is loaded:
             self._entries[user_id] = confirmed

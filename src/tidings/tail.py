@@ -5,7 +5,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from tidings.model import Altered, Batch, Found, Message, Posted, own, sent
 
@@ -37,8 +37,8 @@ class Waiter:
 
     __slots__ = ("mailboxes", "woken")
 
-    def __init__(self, mailboxes: Sequence[str]) -> None:
-        self.mailboxes = mailboxes
+    def __init__(self) -> None:
+        self.mailboxes: set[str] = set()
         self.woken = asyncio.Event()
 
 
@@ -135,14 +135,19 @@ class Tail:
         is_whole = index > box.start or box.first_seq == 1 or time_ms >= self._complete_since_time
         return self._cut(mailbox, box, index, until, limit) if is_whole else None
 
-    def wait_for(self, mailboxes: Sequence[str]) -> Waiter:
+    def wait_for(self, mailboxes: Iterable[str]) -> Waiter:
         """Begin to wait; `leave` must be called in the end."""
-        waiter = Waiter(mailboxes)
-        for mailbox in mailboxes:
-            self._waiters.setdefault(mailbox, set()).add(waiter)
+        waiter = Waiter()
+        self.wait_for_more(waiter, mailboxes)
         if not self._is_open:
             waiter.woken.set()
         return waiter
+
+    def wait_for_more(self, waiter: Waiter, mailboxes: Iterable[str]) -> None:
+        """Wait for news of these mailboxes as well."""
+        waiter.mailboxes.update(mailboxes)
+        for mailbox in mailboxes:
+            self._waiters.setdefault(mailbox, set()).add(waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop waiting."""

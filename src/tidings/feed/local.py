@@ -87,7 +87,7 @@ class LocalFeed:
         if self._wake_dir is not None:
             self._on_check()
         try:
-            return self._log.latest() == self._position
+            return self._log.latest() <= self._position
         except StoreUnavailable:
             return False
 

@@ -137,10 +137,10 @@ class Messages:
         """Where to read from. The position is taken before anything else is looked at, so nothing can fall between."""
         node, user_id = self._node, question.user_id
         await node.freshen()
+        until = node.tail.position
         if node.directory.find(user_id) is None:
             self._count_cold("user")
         entry = await node.directory.entry(user_id)
-        until = node.tail.position
         if question.cursor is not None:
             hint = cursors.read(user_id, question.cursor.encode())
             return await read_vector(node, hint, entry, question.with_sent, until)
@@ -170,9 +170,10 @@ class Messages:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + question.wait_s
         while True:
-            entry = await node.directory.entry(user_id)
-            waiter = node.tail.wait_for(entry.mailboxes_with_sent if question.with_sent else entry.mailboxes)
+            waiter = node.tail.wait_for((own(user_id),))  # from here on a change of memberships wakes as well
             try:
+                entry = await node.directory.entry(user_id)
+                node.tail.wait_for_more(waiter, entry.mailboxes_with_sent if question.with_sent else entry.mailboxes)
                 answer = await self._answer(question)
                 if answer.messages or loop.time() >= deadline or not node.tail.is_open:
                     return answer

@@ -6,7 +6,7 @@ import msgspec
 
 from tidings.config import Settings
 from tidings.directory import Directory
-from tidings.errors import Unavailable
+from tidings.errors import StoreUnavailable, Unavailable
 from tidings.feed import Feed
 from tidings.model import Key, T, Written
 from tidings.store import Store
@@ -30,8 +30,12 @@ class Node(msgspec.Struct, frozen=True):
     directory: Directory
 
     async def told(self, written: Written[T]) -> T:
-        """What a write gave, once this node has applied it: only then it is answered."""
-        await self.feed.publish(written.batch)
+        """What a write gave, once this node has applied it: only then it is answered. Raises StoreUnavailable."""
+        try:
+            await self.feed.publish(written.batch)
+        except Unavailable as error:
+            text = "It was stored, but could not be told; the same Idempotency-Key finds it."
+            raise StoreUnavailable("store_unavailable", text, retry_s=2) from error
         return written.value
 
     async def freshen(self) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from tidings import cursor as cursors
 from tidings.cursor import Hint, Vector
-from tidings.directory import Directory, Entry
+from tidings.directory import Entry
 from tidings.errors import AnotherHistory
 from tidings.model import Found, Head, Message, Start, own, room, sent
 from tidings.service.node import Node
@@ -62,17 +62,19 @@ class Reading:
         heads = await directory.heads(list(self._starts))
         wanted = limit + 1 + (len(self._starts) if self._is_by_time else 0)
         news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
-        expired = any(_is_expired(s, heads[mailbox]) for mailbox, s in self._starts.items())
+        expired = [mailbox for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])]
         hot, cold = self._hot(news, wanted)
         if cold:
             why_cold = "messages"
             hot.append(await self._node.store.read(cold, wanted, self.until))
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
         end = self._end(merged, limit)
+        for mailbox in expired:  # said once: from here on the reader stands where the kept ones begin
+            self._starts[mailbox] = Start(mailbox, heads[mailbox].gone)
         for found in merged[:end]:
             self._starts[found.mailbox] = Start(found.mailbox, found.message.seq)
         messages = [found.message for found in merged[:end]]
-        return Page(messages, len(merged) > end, expired, why_cold)
+        return Page(messages, len(merged) > end, bool(expired), why_cold)
 
     def cursor(self, more: bool) -> str:
         """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
@@ -124,20 +126,20 @@ async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, unt
         seqs[room(m.group_id)] = vector.groups.get(m.key, m.joined_seq)
     if with_sent:
         seqs[sent(user_id)] = vector.sent or 0
-    await _check_heads(node.directory, seqs)
+    await _check_heads(node, seqs)
     starts = {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}
     reading = Reading(node, entry, starts, until, with_sent=with_sent, is_by_time=False)
     reading.keep_sent(vector.sent)
     return reading
 
 
-async def _check_heads(directory: Directory, seqs: Mapping[str, int]) -> None:
+async def _check_heads(node: Node, seqs: Mapping[str, int]) -> None:
     """A seq that was never given out belongs to another history; the store is asked before that is believed."""
-    heads = await directory.heads(list(seqs))
+    heads = await node.directory.heads(list(seqs))
     beyond = [mailbox for mailbox, seq in seqs.items() if seq > heads[mailbox].seq]
     if beyond:
-        heads = await directory.load_heads(beyond)
-        if any(seqs[mailbox] > heads[mailbox].seq for mailbox in beyond):
+        loaded = await node.store.heads(beyond)
+        if any(seqs[mailbox] > head.seq for mailbox, head in zip(beyond, loaded, strict=True)):
             raise _another_history()
 
 

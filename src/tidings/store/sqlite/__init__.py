@@ -12,7 +12,7 @@ from typing import TypeVar
 import apsw
 
 from tidings.config import Settings
-from tidings.errors import StartError, Unavailable
+from tidings.errors import StartError, StoreUnavailable, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written
 from tidings.store import Meter
 from tidings.store.sqlite import reads, writes
@@ -57,6 +57,8 @@ class SqliteStore:
         self._look_db = connect(path, readonly=True)
         self._seen = (-1, 0)  # PRAGMA data_version, and the position that was read under it
         self._readers = ThreadPoolExecutor(settings.cold_reads_max, "tidings-reader")
+        self._follower = ThreadPoolExecutor(1, "tidings-follower")  # the news never waits behind cold reads
+        self._read_wait_s = settings.read_wait_s
         self._reading = 0
         self._reading_max = settings.cold_reads_max + settings.cold_reads_waiting_max
         self._thread = threading.local()
@@ -65,7 +67,7 @@ class SqliteStore:
     @classmethod
     async def open(cls, settings: Settings, meter: Meter, run: int | None) -> "SqliteStore":
         """Open the file as its one server, or as a worker of the server that began `run`."""
-        path = path_of(settings.store).absolute()
+        path = path_of(settings.store).resolve()  # one file has one lock, by whatever link it is named
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = Lock(path, shared=run is not None)
@@ -137,17 +139,17 @@ class SqliteStore:
         return await self._read("heads", lambda db: [reads.head(db, mailbox) for mailbox in mailboxes])
 
     async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
-        end = 2**62 if until is None else until
+        end = reads.ANY_POSITION if until is None else until
         return await self._read("read", lambda db: reads.read(db, starts, limit, end))
 
     async def read_before(self, mailbox: str, before: int, limit: int) -> list[Found]:
         return await self._read("read_before", lambda db: reads.read_before(db, mailbox, before, limit))
 
     async def changes(self, after: int, limit: int) -> Batch:
-        return await self._read("changes", lambda db: reads.changes(db, after, limit))
+        return await self._ask("changes", self._follower, lambda db: reads.changes(db, after, limit))
 
     async def position(self) -> int:
-        return await self._read("position", lambda db: int(db.execute("SELECT position FROM clock").get))
+        return await self._ask("position", self._follower, lambda db: int(db.execute("SELECT position FROM clock").get))
 
     def latest(self) -> int:
         if self._is_alone:
@@ -165,13 +167,16 @@ class SqliteStore:
         return await self._read("recent", lambda db: reads.recent(db, oldest, limit))
 
     async def knows(self, run: int, position: int) -> bool:
-        first, following = self._runs.get(run, (0, 0))  # none: no position fits
+        first, following = self._runs.get(run, (1, 0))  # none: no position fits
         last = self.latest() if following is None else following - 1
+        if following is None and position > last:  # a commit that no writer was answered for yet, or none of ours
+            last = await self.position()
         return first - 1 <= position <= last
 
     async def close(self) -> None:
         await self._writer.close()
-        await asyncio.to_thread(self._readers.shutdown)
+        for pool in (self._readers, self._follower):
+            await asyncio.to_thread(pool.shutdown)
         for db in (*self._reader_dbs, self._look_db, self._writer_db):
             db.close()
         self._lock.release()
@@ -183,12 +188,27 @@ class SqliteStore:
     async def _read(self, name: str, read: Callable[[apsw.Connection], T]) -> T:
         if self._reading >= self._reading_max:
             raise Unavailable("overloaded", "Too many reads of the store are waiting.", retry_s=1)
-        self._meter.store_call(name)
         self._reading += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._in_snapshot, read)
-        finally:
-            self._reading -= 1
+        return await self._ask(name, self._readers, read, self._read_ended)
+
+    def _read_ended(self, _: object) -> None:
+        self._reading -= 1
+
+    async def _ask(
+        self,
+        name: str,
+        pool: ThreadPoolExecutor,
+        read: Callable[[apsw.Connection], T],
+        on_end: Callable[[object], None] = lambda _: None,
+    ) -> T:
+        """Read in a thread of the pool, and wait so long; a read that hangs keeps its place until it ends."""
+        self._meter.store_call(name)
+        reading = asyncio.get_running_loop().run_in_executor(pool, self._in_snapshot, read)
+        reading.add_done_callback(lambda done: on_end(done.exception()))
+        done, _ = await asyncio.wait((reading,), timeout=self._read_wait_s)
+        if not done:
+            raise StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2)
+        return reading.result()
 
     def _in_snapshot(self, read: Callable[[apsw.Connection], T]) -> T:
         try:

@@ -37,6 +37,7 @@ _RECEIVED = _Log("mailbox", "seq", "messages_by_mailbox")
 _SENT = _Log("sender", "sent_seq", "messages_by_sender")
 
 _NEWS = "SELECT position, timestamp, mailbox, seq, sender, sent_seq, id, text FROM messages"
+ANY_POSITION = 2**62  # above every position
 _RUN_EXTRA = 500  # a commit's most: writer.BATCH_MAX
 
 
@@ -117,19 +118,22 @@ def _stream(db: apsw.Connection, start: Start, limit: int, until: int) -> Genera
     log, name = _log(mailbox)
     seq = start.seq if start.time is None else place(db, mailbox, start.time)
     rows = db.cursor().execute(
-        f"SELECT timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
-        f" WHERE {log.owner} = ? AND {log.number} > ? AND +position <= ? ORDER BY {log.number} LIMIT ?",
-        (name, seq, until, limit),
+        f"SELECT position, timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
+        f" WHERE {log.owner} = ? AND {log.number} > ? ORDER BY {log.number} LIMIT ?",
+        (name, seq, limit),
     )
     try:
-        yield from _found(rows, mailbox)
+        yield from _found(rows, mailbox, until)
     finally:
         rows.close()
 
 
-def _found(rows: Iterator[Any], mailbox: str) -> Iterator[Found]:
+def _found(rows: Iterator[Any], mailbox: str, until: int) -> Iterator[Found]:
+    """Rows as messages, up to the first above a position: positions grow along a mailbox."""
     is_sent = mailbox[0] == "s"
-    for timestamp, seq, sender, received_in, message_id, text in rows:
+    for position, timestamp, seq, sender, received_in, message_id, text in rows:
+        if position > until:
+            return
         message = Message(sender, text, received_in[1:], str(timestamp), message_id, seq, is_sent)
         yield Found(timestamp, mailbox, message)
 
@@ -138,11 +142,11 @@ def read_before(db: apsw.Connection, mailbox: str, before: int, limit: int) -> l
     """The last `limit` messages with a seq below `before`, oldest first."""
     log, name = _log(mailbox)
     rows = db.execute(
-        f"SELECT timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
+        f"SELECT position, timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
         f" WHERE {log.owner} = ? AND {log.number} < ? ORDER BY {log.number} DESC LIMIT ?",
         (name, before, limit),
     )
-    return list(_found(rows, mailbox))[::-1]
+    return list(_found(rows, mailbox, ANY_POSITION))[::-1]
 
 
 def place(db: apsw.Connection, mailbox: str, time: int) -> int:

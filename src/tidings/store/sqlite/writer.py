@@ -111,7 +111,10 @@ class Writer:
             self._by_mailbox[mailbox] += 1
         self._issued.append((self._loop.time() + self._wait_s, answer))
         self._queue.put(Job(write, mailboxes, answer))
-        return await answer
+        try:
+            return await answer
+        finally:
+            self._acknowledge(answer)
 
     async def close(self) -> None:
         """Finish what waits, then end the thread."""
@@ -249,14 +252,17 @@ class Writer:
         self._on_batch(len(outcomes))
         self._release(job for job, _, _ in outcomes)
         for job, written, error in outcomes:
-            if written is not None:
-                self.committed = written.batch.last
             if job.answer.done():  # overdue, or its caller went away
-                continue
-            if error is None:
+                self.committed = max(self.committed, written.batch.last if written else -1)
+            elif error is None:
                 job.answer.set_result(written)
             else:
                 job.answer.set_exception(error)
+
+    def _acknowledge(self, answer: "asyncio.Future[Written[Any]]") -> None:
+        """Its caller goes on, and publishes it in the same step: no reader in between finds this node behind."""
+        if answer.done() and not answer.cancelled() and answer.exception() is None:
+            self.committed = max(self.committed, answer.result().batch.last)
 
     def _release(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
