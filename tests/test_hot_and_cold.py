@@ -144,6 +144,7 @@ async def poll(scene: Scene, kind: str, user: str, which: int, limit: int | None
     scene.times += [int(message["timestamp"]) for message in answer["messages"] or ()]
     if "cursor" in answer:
         kept.append(answer["cursor"])
+        await scene.ask(user, cursor=kept[-1], **({} if with_sent else {"sent": "include"}))
 
 
 @pytest.mark.anyio
@@ -172,14 +173,14 @@ async def test_the_nodes_compared_are_hot_and_cold(store: Store, nodes: list[Fac
         await scene.write(lambda store: store.send(private(ann, bob)))
     for _ in range(3):
         await scene.ask(bob, timestamp=1, limit=5)
-    _, remembering, forgetting, _ = [polls((await node.client.get("/metrics")).text) for node in nodes]
+    _, remembering, forgetting, _ = [kinds_of_polls((await node.client.get("/metrics")).text) for node in nodes]
     assert "hot tail" in remembering
     assert "cold messages" not in remembering
     assert "cold messages" in forgetting
     assert "hot tail" not in forgetting
 
 
-def polls(metrics: str) -> set[str]:
+def kinds_of_polls(metrics: str) -> set[str]:
     """The kinds of polls that there were."""
     found = re.findall(r'^tidings_polls_total{kind="(\w+)",why="(\w+)"} (\S+)$', metrics, re.MULTILINE)
     return {f"{kind} {why}" for kind, why, count in found if float(count)}
@@ -205,35 +206,49 @@ def store_calls(url: str) -> float:
     return sum(float(value) for value in re.findall(r"^tidings_store_calls_total{.*} (\S+)$", text, re.MULTILINE))
 
 
+def post(client: httpx.Client, path: str, **body: str) -> Any:
+    """What a call that must succeed answers."""
+    response = client.post(path, json=body)
+    assert response.status_code == 200
+    return response.json()
+
+
 def populate(client: httpx.Client) -> tuple[str, str]:
-    """Ann, with messages from Bob and in a group; gives her path, and her last timestamp."""
+    """Ann, with messages from Bob and in a group; gives her id, and her last timestamp."""
+    ann, bob = (post(client, "/v1/users/create", username=name)["userId"] for name in ("ann", "bob"))
+    group = post(client, "/v1/groups/create", groupName="friends")["groupId"]
+    post(client, f"/v1/groups/{group}?op=add", userId=ann)
+    post(client, "/v1/messages/send?type=private", senderId=bob, receiverId=ann, message="hello")
+    post(client, "/v1/messages/send?type=private", senderId=ann, receiverId=bob, message="hello yourself")
+    last = post(client, "/v1/messages/send?type=group", senderId=ann, groupId=group, message="hello all")
+    return ann, last["timestamp"]
 
-    def made(path: str, **body: str) -> Any:
-        response = client.post(path, json=body)
-        assert response.status_code == 200
-        return response.json()
 
-    ann, bob = (made("/v1/users/create", username=name)["userId"] for name in ("ann", "bob"))
-    group = made("/v1/groups/create", groupName="friends")["groupId"]
-    made(f"/v1/groups/{group}?op=add", userId=ann)
-    made("/v1/messages/send?type=private", senderId=bob, receiverId=ann, message="hello")
-    made("/v1/messages/send?type=private", senderId=ann, receiverId=bob, message="hello yourself")
-    last = made("/v1/messages/send?type=group", senderId=ann, groupId=group, message="hello all")
-    return f"/v1/messages/{ann}", last["timestamp"]
+def cursor_of_a_stay(client: httpx.Client, user: str) -> str:
+    """A cursor that names a membership which has ended since."""
+    group = post(client, "/v1/groups/create", groupName="passers-by")["groupId"]
+    post(client, f"/v1/groups/{group}?op=add", userId=user)
+    cursor = client.get(f"/v1/messages/{user}", params={"sent": "include"}).json()["cursor"]
+    post(client, f"/v1/groups/{group}?op=remove", userId=user)
+    return str(cursor)
 
 
 @pytest.mark.parametrize("flags", [(), ("--tail-max-bytes", "0")], ids=["with a tail", "without"])
 def test_no_news_costs_no_read(tmp_path: Path, flags: tuple[str, ...]) -> None:
     """Once the heads are known, a poll without news asks no store, by a new, old or ancient cursor or timestamp."""
     with ServerProcess.start(tmp_path, *flags) as server, httpx.Client(base_url=server.url) as client:
-        path, last = populate(client)
+        ann, last = populate(client)
+        path = f"/v1/messages/{ann}"
         ancient = client.get(path, params={"sent": "include"}).json()["cursor"]
     with ServerProcess.start(tmp_path, *flags) as server, httpx.Client(base_url=server.url) as client:
         old = client.get(path, params={"cursor": ancient, "sent": "include"}).json()["cursor"]
         populate(client)  # others go on writing
         new = client.get(path, params={"cursor": old, "sent": "include"}).json()["cursor"]
         now = client.get(path, params={"cursor": "now", "sent": "include"}).json()["cursor"]
-        questions: list[dict[str, Any]] = [{"cursor": cursor} for cursor in (new, old, ancient, now)]
+        ended = [cursor_of_a_stay(client, ann) for _ in range(2)]
+        for cursor in (*ended, *ended):  # that a stay has ended is for the store to say, once
+            client.get(path, params={"cursor": cursor, "sent": "include"})
+        questions: list[dict[str, Any]] = [{"cursor": cursor} for cursor in (new, old, ancient, now, *ended)]
         questions += [{"timestamp": last}, {"timestamp": int(last) + 3_600_000}]
         questions += [{**one, "sent": "include"} for one in questions]
         questions += [{**one, "limit": 1} for one in questions]
