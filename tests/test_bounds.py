@@ -84,3 +84,17 @@ def test_a_user_holds_only_so_many_long_polls(api: Api) -> None:
         api.private(ann, ann, "wake up")
         assert [poll.result().json()["messages"][0]["message"] for poll in polls] == ["wake up", "wake up"]
     until(lambda: gauge(api, "tidings_waits") == 0)
+
+
+@pytest.mark.parametrize("since", ["cursor", "timestamp"])
+def test_a_page_holds_only_so_much_text(api: Api, since: str) -> None:
+    """Forty full messages don't come in one page, whatever its limit; the pages together have each of them once."""
+    ann, bob = api.user("ann"), api.user("bob")
+    sent = [api.private(ann, bob, f"{n:02}" + "x" * 16_000)["message"] for n in range(40)]
+    pages = [api.poll(bob, limit=1000)]
+    while pages[-1].get("more"):
+        last = pages[-1]["messages"][-1]["timestamp"] if since == "timestamp" else pages[-1]["cursor"]
+        pages.append(api.poll(bob, limit=1000, **{since: last}))
+    assert [message["message"] for page in pages for message in page["messages"]] == sent
+    assert max(len(page["messages"]) for page in pages) == 262_144 // 16_002
+    assert api.texts(bob) == sent

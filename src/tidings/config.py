@@ -56,6 +56,14 @@ class Settings:
     ] = 16_384
     headers_max_bytes: Annotated[int, About("All headers of a request together, in bytes.", 1024, 1 << 20)] = 32_768
     page_max: Annotated[int, About("Most messages in one page, and in one read of the store.", 1, 10_000)] = 1_000
+    page_max_chars: Annotated[
+        int,
+        About(
+            "Text in one page, in characters; it ends before the message over it. What a stalled reader costs.",
+            1,
+            1 << 28,
+        ),
+    ] = 262_144
     wait_max_s: Annotated[
         float, About("Longest long-poll, in seconds: under the idle limit of common proxies.", 0, 3600)
     ] = 60.0

@@ -102,9 +102,9 @@ class Tail:
         while self._order and (self.bytes > self._max_bytes or self._order[0][0] <= oldest):
             _, size, posted = self._order.popleft()
             self.bytes -= size
-            self._drop(posted.mailbox)
+            self._drop(posted.mailbox, posted)
             if posted.sent_seq:
-                self._drop(sent(posted.message.sender_id))
+                self._drop(sent(posted.message.sender_id), posted)
             self.complete_since = posted.position
             self._complete_since_time = int(posted.message.timestamp)
 
@@ -169,12 +169,13 @@ class Tail:
 
     def _put(self, mailbox: str, seq: int, posted: Posted) -> None:
         box = self._boxes.get(mailbox)
-        if box is None:
-            box = self._boxes[mailbox] = _Box(seq)
+        if box is None or seq != box.first_seq + len(box.news) - box.start:
+            box = self._boxes[mailbox] = _Box(seq)  # at a hole what was before is left to the store
         box.news.append(posted)
 
-    def _drop(self, mailbox: str) -> None:
-        if self._boxes[mailbox].drop_first():
+    def _drop(self, mailbox: str, posted: Posted) -> None:
+        box = self._boxes.get(mailbox)
+        if box is not None and box.news[box.start] is posted and box.drop_first():
             del self._boxes[mailbox]
 
     def _cut(self, mailbox: str, box: _Box, index: int, until: int, limit: int) -> list[Found]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -12,6 +13,8 @@ from typing import Protocol
 from tidings.errors import Forgotten, StoreUnavailable, TidingsError
 from tidings.feed import Listener
 from tidings.model import Batch
+
+log = logging.getLogger("tidings.feed")
 
 PAGE = 1_000  # changes read from the store at a time: about 5 ms
 
@@ -135,7 +138,11 @@ class LocalFeed:
             changes = tuple(change for change in batch.changes if change.position > self._position)
             batch = Batch(self._position, batch.last, changes)
         self._position = batch.last
-        self._listener.apply(batch)
+        try:
+            self._listener.apply(batch)
+        except Exception:  # a fault of ours: rather forget everything than go on with a part
+            log.exception("the news could not be taken; beginning anew")
+            self._listener.reset(batch.last)
 
     def _open_socket(self, wake_dir: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -42,13 +42,15 @@ class Groups:
 
         Raises Unknown, Refused.
         """
+        await self._node.freshen()
+        until = self._node.tail.position  # nothing that comes after the look at the membership
         await self._membership(group_id, asker_id)
         mailbox = room(group_id)
         if before is None:
-            found = await self._node.store.read([Start(mailbox, after or 0)], limit + 1)
+            found = await self._node.store.read([Start(mailbox, after or 0)], limit + 1, until)
             wanted = found[:limit]
         else:
-            found = await self._node.store.read_before(mailbox, before, limit + 1)
+            found = await self._node.store.read_before(mailbox, before, limit + 1, until)
             wanted = found[-limit:]
         return [item.message for item in wanted], len(found) > limit
 

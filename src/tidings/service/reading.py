@@ -41,6 +41,7 @@ class Reading:
         self._sent_kept: int | None = None
         self.until = until
         self._is_by_time = is_by_time  # whoever reads it may go on by the timestamp of its last message
+        self._fit = node.settings.page_max  # messages that a page has room for, as far as is known
         self.is_whole = True  # every mailbox of the entry is spoken for
 
     def keep_sent(self, seq: int | None) -> None:
@@ -56,7 +57,11 @@ class Reading:
         self.is_whole = self.is_whole and entry.digest == self._entry.digest
 
     async def next(self, limit: int) -> Page:
-        """The next page of about `limit` messages; but by cursor, it never ends between equal timestamps."""
+        """The next page of about `limit` messages; but by cursor, it never ends between equal timestamps.
+
+        Where texts are long, it ends earlier: after --page-max-chars of them, or one message.
+        """
+        limit = min(limit, self._fit * 2)  # no more is read than the last page had room for, twice
         directory = self._node.directory
         why_cold = "head" if any(directory.find_head(mailbox) is None for mailbox in self._starts) else ""
         heads = await directory.heads(list(self._starts))
@@ -69,6 +74,7 @@ class Reading:
             hot.append(await self._node.store.read(cold, wanted, self.until))
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
         end = self._end(merged, limit)
+        self._fit = end if end < len(merged) else self._fit
         for mailbox in expired:  # said once: from here on the reader stands where the kept ones begin
             self._starts[mailbox] = Start(mailbox, heads[mailbox].gone)
         for found in merged[:end]:
@@ -105,7 +111,11 @@ class Reading:
         return hot, cold
 
     def _end(self, merged: Sequence[Found], limit: int) -> int:
-        end = min(limit, len(merged))
+        room = self._node.settings.page_max_chars
+        end = 0
+        while end < min(limit, len(merged)) and (room := room - len(merged[end].message.message)) >= 0:
+            end += 1
+        end = max(end, min(1, len(merged)))
         if self._is_by_time:
             while 0 < end < len(merged) and merged[end].timestamp == merged[end - 1].timestamp:
                 end += 1

@@ -100,8 +100,8 @@ class Store(Protocol):
         applied. Memory is bounded by `limit` and the number of starts, whatever the mailboxes hold.
         """
 
-    async def read_before(self, mailbox: str, before: int, limit: int) -> list[Found]:
-        """The last `limit` messages with a seq below `before`, oldest first."""
+    async def read_before(self, mailbox: str, before: int, limit: int, until: int | None = None) -> list[Found]:
+        """The last `limit` messages with a seq below `before` and no position above `until`, oldest first."""
 
     async def changes(self, after: int, limit: int) -> Batch:
         """The news after a position: whole commits, about `limit` changes (one commit's more at the most).

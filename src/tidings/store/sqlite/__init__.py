@@ -142,8 +142,9 @@ class SqliteStore:
         end = reads.ANY_POSITION if until is None else until
         return await self._read("read", lambda db: reads.read(db, starts, limit, end))
 
-    async def read_before(self, mailbox: str, before: int, limit: int) -> list[Found]:
-        return await self._read("read_before", lambda db: reads.read_before(db, mailbox, before, limit))
+    async def read_before(self, mailbox: str, before: int, limit: int, until: int | None = None) -> list[Found]:
+        end = reads.ANY_POSITION if until is None else until
+        return await self._read("read_before", lambda db: reads.read_before(db, mailbox, before, limit, end))
 
     async def changes(self, after: int, limit: int) -> Batch:
         return await self._ask("changes", self._follower, lambda db: reads.changes(db, after, limit))

@@ -138,13 +138,13 @@ def _found(rows: Iterator[Any], mailbox: str, until: int) -> Iterator[Found]:
         yield Found(timestamp, mailbox, message)
 
 
-def read_before(db: apsw.Connection, mailbox: str, before: int, limit: int) -> list[Found]:
-    """The last `limit` messages with a seq below `before`, oldest first."""
+def read_before(db: apsw.Connection, mailbox: str, before: int, limit: int, until: int) -> list[Found]:
+    """The last `limit` messages with a seq below `before` and no position above `until`, oldest first."""
     log, name = _log(mailbox)
     rows = db.execute(
         f"SELECT position, timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
-        f" WHERE {log.owner} = ? AND {log.number} < ? ORDER BY {log.number} DESC LIMIT ?",
-        (name, before, limit),
+        f" WHERE {log.owner} = ? AND {log.number} < ? AND +position <= ? ORDER BY {log.number} DESC LIMIT ?",
+        (name, before, until, limit),
     )
     return list(_found(rows, mailbox, ANY_POSITION))[::-1]
 

@@ -191,10 +191,13 @@ class Writer:
         try:
             return self._commit(jobs)
         except Exception as error:
-            if len(jobs) == 1:
-                return [(jobs[0], None, translate(error))]
+            if len(jobs) == 1 or isinstance(error, apsw.BusyError):  # busy: none of them can get in
+                return [(job, None, translate(error)) for job in jobs]
         outcomes: list[Outcome] = []
         for job in jobs:  # one of them spoiled it; alone, it spoils only its own
+            if job.answer.done():  # overdue meanwhile, and told so
+                outcomes.append((job, None, None))
+                continue
             self._wait_for_turn()
             outcomes += self._commit_all([job])
         return outcomes
