@@ -20,6 +20,7 @@ SERVERS: dict[str, Sequence[str]] = {
     "a little in memory, small pages": (
         *("--tail-max-bytes", "6000", "--directory-max-users", "2", "--directory-max-heads", "4", "--page-max", "3"),
     ),
+    "pages of little text": (*("--tail-max-bytes", "6000", "--page-max", "3", "--page-max-chars", "6"),),
     "two workers": ("--workers", "2"),
     "two workers, a little in memory": (
         *("--workers", "2", "--tail-max-bytes", "6000", "--directory-max-users", "2", "--directory-max-heads", "4"),
@@ -34,6 +35,7 @@ class Served:
     def __init__(self, data: Path, flags: Sequence[str]) -> None:
         self._data = data
         self._flags = flags
+        self.has_short_pages = "--page-max-chars" in flags
         self.seen: Counter[str] = Counter()
         self.pool = ThreadPoolExecutor(8)
         self._open()

@@ -212,13 +212,14 @@ async def test_a_read_is_the_merge_of_its_mailboxes(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 7), st.integers(0, 30), st.integers(1, 30))
+@given(st.integers(0, 7), st.integers(0, 30), st.integers(1, 30), st.none() | st.integers(0, 80))
 async def test_reading_backwards_gives_the_last_ones_oldest_first(
-    store: Store, log: list[str], index: int, before: int, limit: int
+    store: Store, log: list[str], index: int, before: int, limit: int, until: int | None
 ) -> None:
-    """Below any seq and at any limit: what cutting the plain list gives."""
-    truth = [found for _, found in (await logs(store))[log[index]] if found.message.seq < before]
-    assert await store.read_before(log[index], before, limit) == truth[-limit:]
+    """Below any seq, at any limit and up to any position: what cutting the plain list gives."""
+    mailbox = (await logs(store))[log[index]]
+    truth = [f for position, f in mailbox if f.message.seq < before and (until is None or position <= until)]
+    assert await store.read_before(log[index], before, limit, until) == truth[-limit:]
 
 
 async def test_heads_are_the_last_of_each_mailbox(store: Store, log: list[str]) -> None:
