@@ -7,9 +7,9 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from tidings.api.hot import HotPolls
+from tidings.api.hot import Headers, HotPolls
 from tidings.api.limits import Guard
 from tidings.config import Settings
 from tidings.directory import Directory
@@ -82,7 +82,7 @@ class App:
         self._wake_dir = wake_dir
         self._metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR") if wake_dir else None)
         self._services: Services
-        self._answer: ASGIApp
+        self._answer: HotPolls
         self.failure: StartError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +91,10 @@ class App:
             await self._live(receive, send)
         else:
             await self._answer(scope, receive, send)
+
+    def find_response(self, target: bytes, headers: Headers, common: Headers) -> bytes | None:
+        """The whole response to a GET that is a hot poll, for the protocol; None if it is anything else."""
+        return self._answer.find_response(target, headers, common)
 
     def drain(self) -> None:
         """Let those who wait go, because the server stops."""

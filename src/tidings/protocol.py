@@ -17,6 +17,7 @@ from tidings.config import Settings
 from tidings.errors import HeadersTooLarge, Malformed, TidingsError, TooLarge, UriTooLong
 
 LINGER_S = 1.0  # a refused client that still sends reads the answer in this time, instead of a reset connection
+WITH_BODY = (b"content-length", b"transfer-encoding")
 HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
 
 
@@ -35,6 +36,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.url = b""  # uvicorn's own attribute, there only from the first request on
         self._is_refused = False
+        self._is_answered = False  # the request being read was a hot poll
         self._refusal: TidingsError | None = None
         self._replay: bytes | None = None
         self._in_body = False
@@ -86,12 +88,35 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and not self._should_upgrade():
             self._replay = self._without_upgrade()
             return
+        if self._is_answered_at_once():
+            return
         self._in_body = True
         super().on_headers_complete()
+
+    def _is_answered_at_once(self) -> bool:
+        """Answer a hot poll here, if nothing is before it on this connection: without task, cycle and ASGI."""
+        parser = self.parser
+        is_plain = parser.get_method() == b"GET" and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        if not is_plain or not is_idle or any(name in WITH_BODY for name, _ in self.headers):
+            return False
+        response = self.config.loaded_app.find_response(self.url, self.headers, self.server_state.default_headers)
+        if response is None:
+            return False
+        self._is_answered = True
+        self.transport.write(response)
+        self.server_state.total_requests += 1
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        return True
 
     def on_message_complete(self) -> None:
         """End a request: it came whole and in time."""
         if self._replay is not None:
+            return
+        if self._is_answered:
+            self._is_answered = False
+            self._at_most, self._at_least = self._chunk, 0
             return
         self._in_body = False
         self._at_most, self._at_least = self._chunk, 0

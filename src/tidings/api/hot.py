@@ -1,4 +1,6 @@
-"""The hot poll: an answer without news, given before routing, since routing alone costs a fifth of it.
+"""The hot poll: an answer without news, given by the protocol itself or, where it can't, before routing.
+
+ASGI and routing cost twice what the answer does (measured: 37 us of CPU a poll with them, 21 without; a bare app 25).
 
 Only the plainest form of the call is taken (`cursor` or `timestamp`, perhaps `sent=include`, nothing encoded, since an
 encoded id is no user's and an encoded cursor not one of ours); the route answers any other the same, a little slower.
@@ -18,6 +20,8 @@ _PATH = b"/v1/messages/"
 _PATH_MAX = len(_PATH) + 128
 _WITH_SENT = b"&sent=include"
 _DIGITS_MAX = 18
+
+Headers = list[tuple[bytes, bytes]]
 _ZERO = ord("0")  # a timestamp of 0 is none
 
 
@@ -30,11 +34,14 @@ class HotPolls:
         self._guard = guard
         self._metrics = metrics
         self._query_max = uri_max_bytes - _PATH_MAX
+        self._common: Headers = []
+        self._head = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at once if nothing is new; pass on what is anything else."""
         began = time.perf_counter()
-        body = self._find_answer(scope) if scope["method"] == "GET" else None
+        is_get = scope["method"] == "GET"
+        body = self.find(scope["raw_path"], scope["query_string"], scope["headers"]) if is_get else None
         if body is None:
             await self._routes(scope, receive, send)
             return
@@ -43,12 +50,24 @@ class HotPolls:
         await send({"type": "http.response.body", "body": body})
         self._metrics.no_news(time.perf_counter() - began)
 
-    def _find_answer(self, scope: Scope) -> bytes | None:
-        path: bytes = scope["raw_path"]
-        query: bytes = scope["query_string"]
+    def find_response(self, target: bytes, headers: Headers, common: Headers) -> bytes | None:
+        """The whole HTTP/1.1 response to a GET, `common` headers first; None if it is for the application."""
+        began = time.perf_counter()
+        path, _, query = target.partition(b"?")
+        body = self.find(path, query, headers)
+        if body is None:
+            return None
+        if common is not self._common:  # the server makes them anew each second, for the date
+            self._common = common
+            self._head = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in (*common, *JSON))
+        self._metrics.no_news(time.perf_counter() - began)
+        return b"%bcontent-length: %d\r\n\r\n%b" % (self._head, len(body), body)
+
+    def find(self, path: bytes, query: bytes, headers: Headers) -> bytes | None:
+        """The body for a GET, if nothing is new and memory alone can tell."""
         if not path.startswith(_PATH) or len(path) > _PATH_MAX or len(query) > self._query_max:
             return None
-        if not self._guard.welcomes(scope["headers"]) and self._guard.refuses(scope) is not None:
+        if not self._guard.welcomes(headers):
             return None
         with_sent = query.endswith(_WITH_SENT)
         name, _, value = (query[: -len(_WITH_SENT)] if with_sent else query).partition(b"=")
