@@ -106,12 +106,15 @@ class App:
             try:
                 await self._open(stack)
             except (StartError, TidingsError) as error:
-                self.failure = StartError(str(error))
-                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                self.failure = error if isinstance(error, StartError) else self._unreadable(error)
+                await send({"type": "lifespan.startup.failed", "message": str(self.failure)})
                 return
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _unreadable(self, error: TidingsError) -> StartError:
+        return StartError(f"{self._settings.store}: {error} Restore a backup, or move it away to begin anew.")
 
     async def _open(self, stack: AsyncExitStack) -> None:
         self._services = await assemble(self._settings, self._metrics, self._run, self._wake_dir, stack)
