@@ -100,7 +100,11 @@ class BoundedProtocol(HttpToolsProtocol):
         is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
         if not is_plain or not is_idle or any(name in WITH_BODY for name, _ in self.headers):
             return False
-        response = self.config.loaded_app.find_response(self.url, self.headers, self.server_state.default_headers)
+        try:
+            response = self.config.loaded_app.find_response(self.url, self.headers, self.server_state.default_headers)
+        except Exception:  # the parser would take a fault of ours for one of the client's
+            self.logger.exception("a hot poll failed")
+            return False
         if response is None:
             return False
         self._is_answered = True
