@@ -1,0 +1,128 @@
+"""The crowd: users and rooms on a server, and the clients that are let loose on them."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.calls import Line, Target
+from tests.faults.clients import Changer, Client, Follower, Scene, Sender
+from tests.faults.recorder import Recorder
+from tests.server import until
+
+CAST = ("ann", "bob", "carol", "eve")
+ROOMS = ("attic", "kitchen")
+STAYS = (("ann", "attic"), ("bob", "attic"), ("carol", "attic"), ("ann", "kitchen"), ("bob", "kitchen"))
+LAST_STEPS_S = 60.0  # a step in flight may wait out the server's own limits
+
+
+class Crowd:
+    """Four users in two rooms; eve's stay in the attic and carol's in the kitchen change, and so do two blocks."""
+
+    def __init__(self, url: str, seed: int, *, pace_s: float = 0.02, fresh: float = 0.02) -> None:
+        self.recorder = Recorder()
+        self.target = Target(url, threading.Event())
+        self.target.up.set()
+        self.over = threading.Event()
+        self.line = Line(self.target, random.Random(seed))
+        self._scene = Scene(self.target, self.recorder, self.over, pace_s, fresh)
+        self._seed = str(seed)
+        try:
+            self.users = {name: self._made("users", "username", name)["userId"] for name in CAST}
+            self.rooms = {name: self._made("groups", "groupName", name)["groupId"] for name in ROOMS}
+            for user, room in STAYS:
+                change = self.recorder.change(self.line, "add", self.rooms[room], self.users[user], f"{user} {room}")
+                assert change.outcome == "ok", change
+        except BaseException:
+            self.line.renew()
+            raise
+        self.followers = self._followers()
+        self._last: list[Follower] = []
+        self._writers = [*self._senders(), *self._changers()]
+
+    def __enter__(self) -> "Crowd":
+        """Let everybody loose."""
+        for client in self._everybody():
+            client.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for client in self._everybody():
+            client.abandon()
+        deadline = time.monotonic() + LAST_STEPS_S
+        for client in self._everybody():
+            client.join(deadline)
+        for line in (self.line, *(client.line for client in [*self._everybody(), *self._last])):
+            line.renew()
+
+    @contextmanager
+    def down(self, why: str) -> Iterator[None]:
+        """While the server is killed and restarted."""
+        self.target.up.clear()
+        self.recorder.fault(why)
+        yield
+        self.recorder.fault("restart")
+        self.target.up.set()
+
+    def finish(self) -> None:
+        """Stop everybody, the server being well; then every chain, and a new one of each kind, reads to the end."""
+        self.over.set()
+        deadline = time.monotonic() + LAST_STEPS_S
+        for client in self._everybody():
+            client.join(deadline)
+        self._last = self._followers("last ")
+        for follower in [*self.followers, *self._last]:
+            follower.read_on()
+
+    def judged(self, kept: Path, name: str, say: Callable[[str], None]) -> Counter[str]:
+        """Judge the history, say so in a line, and give its counts."""
+        verdict = self.recorder.judge(kept / "history.jsonl")
+        say(f"{name}: {verdict.summary()}")
+        return verdict.counts
+
+    def go_on(self, calls: int) -> None:
+        """Return after so many more calls of whoever they are, or as soon as something is wrong."""
+        goal = len(self.recorder.events) + calls
+        until(lambda: len(self.recorder.events) >= goal or self.recorder.wrong, 60, f"not {calls} calls in 60 s")
+
+    def _everybody(self) -> Sequence[Client]:
+        return [*self._writers, *self.followers]
+
+    def _made(self, kind: str, field: str, name: str) -> Mapping[str, str]:
+        answer = self.line.post(f"/v1/{kind}/create", {field: name}, f"create {name}")
+        assert answer.status == 200, answer
+        return answer.data
+
+    def _senders(self) -> list[Client]:
+        people, rooms = list(self.users.values()), list(self.rooms.values())
+        devices = [*CAST, "ann"]
+        return [
+            Sender(self._scene, f"{name} sends {n}", self._seed, self.users[name], people, rooms)
+            for n, name in enumerate(devices)
+        ]
+
+    def _followers(self, prefix: str = "") -> list[Follower]:
+        made: list[Follower] = []
+        for name, user in self.users.items():
+            scene, seed = self._scene, self._seed
+            made.append(Follower(scene, f"{prefix}{name} by cursor", seed, user))
+            made.append(Follower(scene, f"{prefix}{name} with sent", seed, user, sent=True))
+            made.append(Follower(scene, f"{prefix}{name} by time", seed, user, by_time=True))
+        anew = 0.0 if prefix else 0.02
+        made.append(Follower(scene, f"{prefix}bob anew", seed, self.users["bob"], anew=anew))
+        made.append(Follower(scene, f"{prefix}eve anew by time", seed, self.users["eve"], by_time=True, anew=anew))
+        return made
+
+    def _changers(self) -> list[Client]:
+        users, rooms = self.users, self.rooms
+        scene, seed = self._scene, self._seed
+        return [
+            Changer(scene, "bob blocks eve", seed, ("block", "unblock"), users["bob"], users["eve"]),
+            Changer(scene, "ann blocks carol", seed, ("block", "unblock"), users["ann"], users["carol"]),
+            Changer(scene, "eve in the attic", seed, ("add", "remove"), rooms["attic"], users["eve"]),
+            Changer(scene, "carol in the kitchen", seed, ("add", "remove"), rooms["kitchen"], users["carol"]),
+        ]

@@ -1,0 +1,52 @@
+"""A server that is killed and comes back on the same data and port."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from tests.server import ServerProcess, store_url
+
+
+class Mortal:
+    """Runs a server as a context manager; `kill` and `restart` as often as you like."""
+
+    def __init__(self, data: Path, *flags: str, env: Mapping[str, str] | None = None) -> None:
+        self._data = data
+        self._flags = flags
+        self._env = env
+        self.process = ServerProcess.start(data, *flags, env=env)
+        self._port = str(urlsplit(self.process.url).port)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, in every life."""
+        return self.process.url
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Start it again after it was killed or ended."""
+        self.process = ServerProcess.start(self._data, *self._flags, "--port", self._port, env=self._env)
+
+    def stillborn(self, after_s: float) -> None:
+        """Start a server on the data, and kill it so long after, ready or not."""
+        command = [sys.executable, "-m", "tidings", "serve", "--port", "0", "--store", store_url(self._data)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        threading.Event().wait(after_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def __enter__(self) -> "Mortal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.__exit__(kind, error, trace)
