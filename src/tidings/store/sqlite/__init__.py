@@ -67,12 +67,13 @@ class SqliteStore:
     @classmethod
     async def open(cls, settings: Settings, meter: Meter, run: int | None) -> "SqliteStore":
         """Open the file as its one server, or as a worker of the server that began `run`."""
-        path = path_of(settings.store).resolve()  # one file has one lock, by whatever link it is named
+        path = path_of(settings.store)
         try:
+            path = path.resolve()  # one file has one lock, by whatever link it is named
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = Lock(path, shared=run is not None)
-        except OSError as error:
-            raise StartError(f"{path} can't be opened: {error.strerror}") from None
+        except (OSError, RuntimeError) as error:  # RuntimeError: links that lead round in a circle
+            raise StartError(f"{path} can't be opened: {getattr(error, 'strerror', None) or error}") from None
         try:
             db = open_file(path)
             try:
@@ -204,10 +205,12 @@ class SqliteStore:
     ) -> T:
         """Read in a thread of the pool, and wait so long; a read that hangs keeps its place until it ends."""
         self._meter.store_call(name)
-        reading = asyncio.get_running_loop().run_in_executor(pool, self._in_snapshot, read)
-        reading.add_done_callback(lambda done: on_end(done.exception()))
+        job = pool.submit(self._in_snapshot, read)
+        reading = asyncio.wrap_future(job)
+        reading.add_done_callback(lambda done: on_end(done.cancelled() or done.exception()))
         done, _ = await asyncio.wait((reading,), timeout=self._read_wait_s)
         if not done:
+            job.cancel()  # if it did not begin, it never does
             raise StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2)
         return reading.result()
 
