@@ -1,0 +1,272 @@
+"""The documents are true: what they link to and name is there, what they list is whole, what they show is run."""
+
+import ast
+import hashlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from tests.pages import PAGES, ROOT, SHOWN, Fence, anchors, codes, fences, links, named_files, prose, rows, surroundings
+from tests.server import Output, ServerProcess, until
+from tidings.api.openapi import STATUS
+from tidings.cli import flag, variable
+from tidings.config import Settings
+from tidings.history import KINDS, Changing, Fault, Reading, Sending
+
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src" / "tidings"
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # SHA-256 of apache.org's own text
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link within the project leads to a file that is there, and to a heading of it if it names one."""
+    for link in links(page):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target), f"{link}: there is no such heading"
+
+
+@every_page
+def test_files_and_tests_that_are_named_are_there(page: Path) -> None:
+    """A path in backticks is a file of ours, and a test named behind it is in it."""
+    for path, test in named_files(page):
+        assert (ROOT / path).exists(), f"there is no {path}"
+        assert not test or f"def {test}(" in (ROOT / path).read_text(), f"{path} has no {test}"
+
+
+@every_page
+def test_settings_targets_and_codes_that_are_named_are_there(page: Path) -> None:
+    """A flag, a variable, a make target, and a code beside its status are what the program says they are."""
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    settings = [field.name for field in fields(Settings)]
+    flags, variables = {*map(flag, settings), "--version", *_bench_flags()}, {*map(variable, settings)}
+    for code in codes(page):
+        assert {*re.findall(r"--[a-z][\w-]*", code)} <= flags, code
+        assert {*re.findall(r"\bTIDINGS_[A-Z]\w+", code)} <= variables, code
+        assert {*re.findall(r"^make ([a-z-]+)", code)} <= {*targets}, code
+    for status, code in re.findall(r"\b([45][0-9]{2}) `([a-z_]+)`", prose(page)):
+        assert STATUS[code] == int(status), code
+
+
+def _bench_flags() -> list[str]:
+    return re.findall(r'"(--[a-z-]+)"', (ROOT / "bench" / "__main__.py").read_text())
+
+
+@every_page
+def test_commands_for_the_project_are_there(page: Path) -> None:
+    """A sh block has `make` with targets of the Makefile, or the checker's or the bench's own command."""
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for block in fences(page):
+        for line in block.text.splitlines() if block.language == "sh" else ():
+            found = re.match(r"(?:TIDINGS_\w+=\S+ )*make ([a-z-]+)\b", line)
+            is_ours = re.match(r"python -m (tidings\.history FILE$|bench\b)", line)
+            assert is_ours or (found and found[1] in targets), f"{block}: {line}"
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/index.md leads to every page of docs."""
+    for page in DOCS.glob("*.md"):
+        assert page.name == "index.md" or page.name in links(DOCS / "index.md"), f"add {page.name} to docs/index.md"
+
+
+def _house() -> Iterator[Path]:
+    """The files that ARCHITECTURE.md draws, from the indented names of its list."""
+    (drawn,) = (block for block in fences(ROOT / "ARCHITECTURE.md") if block.text.startswith("src/tidings/"))
+    rooms = [SOURCE]
+    for line in drawn.text.splitlines()[1:]:
+        indent, name = re.match(r"( +)(\S+)  ", line).groups()  # type: ignore[union-attr]  # a line like no other fails here
+        del rooms[len(indent) // 2 :]
+        if name.endswith("/"):
+            rooms.append(rooms[-1] / name)
+        else:
+            yield rooms[-1] / name
+
+
+def test_the_house_is_drawn_whole() -> None:
+    """ARCHITECTURE.md has a line for each file of the source, and no other. (A folder's line stands for its own.)"""
+    files = {path for path in SOURCE.rglob("*") if path.suffix in (".py", ".sql", ".html")}
+    rooms = {path for path in files if path.name == "__init__.py" and path.parent != SOURCE}
+    drawn = list(_house())
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) == files - rooms
+
+
+def test_the_layers_drawn_are_the_layers_held() -> None:
+    """Within ARCHITECTURE.md's list, a module imports only from what stands in its own layer or below."""
+    text = (ROOT / "tests" / "test_layers.py").read_text()
+    (layers,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS"
+    )
+    ranks = {name: rank for rank, row in enumerate(layers) for name in row}
+    tops = [path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in _house()]
+    order = [ranks[top] for top in tops if top != "__init__"]
+    assert order == sorted(order)
+
+
+def test_the_license_is_apache_2() -> None:
+    """LICENSE is the license's own text, and the package says so as well."""
+    assert hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest() == APACHE_2
+    assert _project()["license"] == "Apache-2.0"
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    """The newest entry is that of the version in pyproject.toml."""
+    newest = re.search(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest[1] == _project()["version"]
+
+
+def _project() -> dict[str, str]:
+    project: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project
+
+
+def test_the_anomalies_are_all_explained() -> None:
+    """docs/testing.md has each kind of anomaly, in the checker's own words."""
+    table = prose(DOCS / "testing.md").partition("| anomaly | what |\n")[2]
+    shown = dict(re.findall(r"^\| ([a-z-]+) \| (.*) \|$", table, re.MULTILINE))
+    assert shown == KINDS
+
+
+def test_the_fields_of_events_are_all_explained() -> None:
+    """docs/testing.md has each field of each event of a history, and no other."""
+    table = rows(DOCS / "testing.md", "There are four kinds of events. Fields that are left out have the default.\n")
+    explained = {name for row in table for name in re.findall(r"`(\w+)`", row[1])}
+    events = (Sending, Reading, Changing, Fault)
+    assert explained == {field.encode_name for event in events for field in msgspec.structs.fields(event)}
+
+
+def test_the_checker_says_what_is_shown(tmp_path: Path) -> None:
+    """The history in docs/testing.md, given to the command beside it, is judged as shown."""
+    history, verdict = (block for block in fences(DOCS / "testing.md") if block.language in ("json", "text"))
+    file = tmp_path / "history.jsonl"
+    file.write_text(history.text)
+    command = [sys.executable, "-m", "tidings.history", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, verdict.text, "")
+
+
+class Reader:
+    """The reader of docs/delivery.md as a process; `printed` is all that any of its lives printed."""
+
+    def __init__(self, program: str, user_id: str, home: Path) -> None:
+        (home / "reader.py").write_text(program)
+        self._command = [sys.executable, "-I", "-W", "error", "reader.py", user_id, str(home / "place")]
+        self._home = home
+        self._earlier = ""
+        self.start()
+
+    def start(self) -> None:
+        env = surroundings(self._home)
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self._home, env=env
+        )
+        assert self._process.stdout
+        self._output = Output(self._process.stdout)
+
+    def end(self) -> None:
+        """SIGKILL."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self._output.ended(20)
+        self._earlier += self._output.text
+
+    def expect(self, line: str) -> None:
+        """Wait for a line of this life."""
+        found = self._output.find(re.compile(f"^{re.escape(line)}$", re.MULTILINE), 20)
+        assert found, f"no {line!r}, but: {self._output.text}"
+
+    @property
+    def printed(self) -> list[str]:
+        return (self._earlier + self._output.text).splitlines()
+
+
+def _program() -> Fence:
+    (program,) = (block for block in fences(DOCS / "delivery.md") if block.language == "python")
+    return program
+
+
+def test_the_reader_loses_nothing(tmp_path: Path) -> None:
+    """The program of docs/delivery.md gets all once, whoever is killed, and says when history broke off."""
+    data, copy, home = tmp_path / "data", tmp_path / "copy", tmp_path / "home"
+    data.mkdir()
+    home.mkdir()
+    server = ServerProcess.start(data)
+    flags = ("--port", server.url.rpartition(":")[2])
+    ann, bob = (
+        httpx.post(f"{server.url}/v1/users/create", json={"username": name}).json()["userId"] for name in ("ann", "bob")
+    )
+
+    def send(*texts: str) -> None:
+        for text in texts:
+            body = {"senderId": ann, "receiverId": bob, "message": text}
+            httpx.post(f"{server.url}/v1/messages/send?type=private", json=body).raise_for_status()
+
+    send("one", "two")
+    reader = Reader(_program().text.replace(SHOWN, server.url), bob, home)
+    try:
+        reader.expect("two")
+        send("three")
+        reader.expect("three")
+        server.kill()
+        server = ServerProcess.start(data, *flags)
+        send("four")
+        reader.expect("four")
+        _until_kept(home / "place", server.url, bob)
+        reader.end()
+        send("five")
+        reader.start()
+        reader.expect("five")
+        assert reader.printed == ["one", "two", "three", "four", "five"]
+        server.kill()
+        shutil.copytree(data, copy)
+        server = ServerProcess.start(data, *flags)
+        send("lost")
+        reader.expect("lost")
+        server.kill()
+        shutil.rmtree(data)
+        shutil.copytree(copy, data)
+        server = ServerProcess.start(data, *flags)
+        send("six")
+        reader.expect("six")
+        said, *again = reader.printed[6:]
+        assert "another" in said
+        assert again == ["one", "two", "three", "four", "five", "six"]
+    finally:
+        reader.end()
+        server.kill()
+
+
+def _until_kept(place: Path, url: str, user_id: str) -> None:
+    """Wait until the reader has kept a cursor behind which there is nothing: it prints first."""
+
+    def is_kept() -> bool:
+        answer = httpx.get(f"{url}/v1/messages/{user_id}", params={"cursor": place.read_text()})
+        return bool(answer.json()["messages"] is None)
+
+    until(is_kept)
+
+
+def test_what_is_shown_in_docs_is_run() -> None:
+    """Outside the README, the only programs shown are those that are run here."""
+    for page in PAGES:
+        for block in fences(page) if page.name != "README.md" else ():
+            assert block.language in ("", "sh", "json", "text") or block == _program(), str(block)
