@@ -1,4 +1,4 @@
-"""What is measured: the hot poll and the durable send (design, section 9)."""
+"""What is measured: the hot poll and the durable send."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -34,7 +34,9 @@ class Settings:
     ] = ""
     allowed_origins: Annotated[
         str,
-        About("Web origins that may call, comma-separated (https://app.example.com), beside our own; * for any."),
+        About(
+            "Web origins that are not refused, comma-separated (https://app.example.com), beside our own; * for any."
+        ),
     ] = ""
     sent_copies: Annotated[
         bool,

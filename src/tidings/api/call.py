@@ -72,7 +72,7 @@ Handler = Callable[[Call], Awaitable[Reply | Stream]]
 class Endpoint:
     """One path as an ASGI callable: method to handler, errors to replies, all of it counted.
 
-    Without Starlette's Request and Response, which cost a third of a send (design, section 10).
+    Without Starlette's Request and Response, which cost a third of a send.
     """
 
     def __init__(self, route: str, handlers: Mapping[str, Handler], shared: Shared) -> None:

@@ -81,7 +81,7 @@ async def change(call: Call) -> Reply:
     elif op == "remove":
         await groups.remove(group_id, user_id, key)
     else:
-        raise Malformed("unknown_operation", "op must be add or remove.")
+        raise Malformed("unknown_operation", "The parameter op must be add or remove.")
     return reply(DONE)
 
 

@@ -79,7 +79,7 @@ async def send(call: Call) -> Reply:
         sender_id, recipient_id, text = groupwide.sender_id, groupwide.group_id, groupwide.message
     else:
         await parse(call, ANY)  # what is wrong with the body is said first
-        raise Malformed("unknown_type", "type must be private or group.")
+        raise Malformed("unknown_type", "The parameter type must be private or group.")
     key = find_key(call, kind, recipient_id, text, scope=sender_id)
     return reply(await call.services.messages.send(sender_id, recipient_id, text, kind == "group", key))
 

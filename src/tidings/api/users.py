@@ -68,7 +68,7 @@ async def change(call: Call) -> Reply:
     elif op == "unblock":
         await users.unblock(user_id, other_id, key)
     else:
-        raise Malformed("unknown_operation", "op must be block or unblock.")
+        raise Malformed("unknown_operation", "The parameter op must be block or unblock.")
     return reply(DONE)
 
 

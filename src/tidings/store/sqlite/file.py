@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
@@ -78,6 +79,8 @@ def open_file(path: Path) -> apsw.Connection:
     """A writing connection to a store of this version, made if there is none. Raises StartError in one line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # nobody else's to read; its log and index take the same mode
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         return _checked(path)
     except apsw.NotADBError:
         raise StartError(f"{path} is not a Tidings store: it is no SQLite file") from None
