@@ -35,7 +35,7 @@ class Settings:
     allowed_origins: Annotated[
         str,
         About(
-            "Web origins that are not refused, comma-separated (https://app.example.com), beside our own; * for any."
+            "Web origins not refused, comma-separated (https://app.example.com), beside our own; * for any."
         ),
     ] = ""
     sent_copies: Annotated[
