@@ -10,9 +10,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.machine import Machine, Restarting
 from tests.served import SERVERS, Served
 
-quick = settings(max_examples=8, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=6, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 restarting = settings(quick, max_examples=2)
-long = settings(quick, max_examples=150, stateful_step_count=80)
+long = settings(quick, max_examples=60, stateful_step_count=80)
 
 
 @pytest.fixture
@@ -49,4 +49,4 @@ def test_restarts_change_no_answer(served: Served) -> None:
 def test_every_answer_is_what_the_model_says_for_long(served: Served) -> None:
     """Longer mixtures, many more of them, then some with restarts."""
     run(Machine, served, long)
-    run(Restarting, served, settings(restarting, max_examples=20))
+    run(Restarting, served, settings(restarting, max_examples=10))
