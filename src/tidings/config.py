@@ -34,9 +34,7 @@ class Settings:
     ] = ""
     allowed_origins: Annotated[
         str,
-        About(
-            "Web origins not refused, comma-separated (https://app.example.com), beside our own; * for any."
-        ),
+        About("Web origins not refused, comma-separated (https://app.example.com), beside our own; * for any."),
     ] = ""
     sent_copies: Annotated[
         bool,
