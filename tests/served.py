@@ -26,6 +26,7 @@ SERVERS: dict[str, Sequence[str]] = {
         *("--workers", "2", "--tail-max-bytes", "6000", "--directory-max-users", "2", "--directory-max-heads", "4"),
     ),
 }
+PATIENCE_S = 30.0  # for an answer that takes milliseconds
 CONNECTIONS = 4  # taken in turn, so that with several workers each is asked now and then
 
 
@@ -42,7 +43,7 @@ class Served:
 
     def _open(self) -> None:
         self.process = ServerProcess.start(self._data, *self._flags)
-        self._clients = [httpx.Client(base_url=self.process.url, timeout=60) for _ in range(CONNECTIONS)]
+        self._clients = [httpx.Client(base_url=self.process.url, timeout=PATIENCE_S) for _ in range(CONNECTIONS)]
         self._turns = cycle(self._clients)
 
     def restart(self, end: Callable[[ServerProcess], object]) -> None:
