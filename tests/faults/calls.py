@@ -1,5 +1,6 @@
 """HTTP calls that know what can be said of their outcome: answered, refused, unknown, or surely not sent."""
 
+import contextlib
 import http.client
 import json
 import random
@@ -70,6 +71,15 @@ class Line:
 
     def __exit__(self, *_: object) -> None:
         self.renew()
+
+    def hang_up(self, path: str, body: bytes | None = None) -> Answer:
+        """Make a call, and break the connection without waiting for the answer."""
+        connection = self._connected()
+        invoked = time.monotonic_ns()
+        with contextlib.suppress(OSError):
+            connection.request("GET" if body is None else "POST", path, body)
+        self.renew()
+        return Answer(invoked, time.monotonic_ns(), 0, {})
 
     def renew(self) -> None:
         """Let the next call use a new connection: maybe another worker's."""

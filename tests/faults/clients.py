@@ -13,6 +13,7 @@ from tidings.history import Operation, Reading
 
 LIMITS = (None, None, 1, 2, 7, 100, 1000)
 WAITS = (None, None, None, 0.05, 0.5)
+BUSY = {"overloaded", "shutting_down", "mailbox_busy", "too_many_waits"}  # refusals that a repeat may be spared
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Scene:
     over: threading.Event
     pace_s: float = 0.02  # the longest a client thinks between two calls: bounds the load, waits for nothing
     fresh: float = 0.02  # how often a call takes a new connection
+    page: int = 1000  # the largest limit that the server takes
 
 
 class Client:
@@ -98,7 +100,7 @@ class Sender(Client):
         if key:
             self._pending = recipient, text, private, key
         event = self.recorder.send(self.line, self._user, recipient, text, private, key)
-        if key and event.outcome != "unknown":
+        if key and event.outcome != "unknown" and event.code not in BUSY:
             self._pending = None
             if event.outcome == "ok":
                 self._done.append((recipient, text, private, key))
@@ -149,8 +151,10 @@ class Follower(Client):
 
     def read_on(self) -> None:
         """Read to the end; call it when the thread is over and the server is well."""
-        while self._read(self.rng.choice((None, 50, 1000)), None).more:
-            pass
+        is_over = False
+        while not is_over:
+            read = self._read(self.rng.choice((None, 50, 1000)), None)
+            is_over = read.outcome == "ok" and not read.more
 
     def _begin(self) -> None:
         self._chain += 1
@@ -165,10 +169,10 @@ class Follower(Client):
             cursor=self._cursor,
             time=self._time,
             sent=self._sent,
-            limit=limit,
+            limit=None if limit is None else min(limit, self.scene.page),
             wait=wait,
         )
-        if read.outcome == "refused" and read.code != "overloaded":
+        if read.outcome == "refused" and read.code not in BUSY:
             self.recorder.wrong.append(f"{self.name} was refused: {read}")
             self._begin()
         if read.outcome == "ok":
@@ -201,7 +205,7 @@ class Changer(Client):
         operation = self._turns[self._count % 2]
         self._is_pending = True
         event = self.recorder.change(self.line, operation, self._of, self._other, f"{self.name} {self._count}")
-        if event.outcome == "unknown":
+        if event.outcome == "unknown" or event.code in BUSY:
             return
         self._is_pending = False
         self._count += 1
@@ -217,7 +221,25 @@ class Changer(Client):
         if operation in ("block", "unblock"):
             sending = self.recorder.send(self.line, self._other, self._of, text, True, "")
             expected = "refused" if operation == "block" else "ok"
-            if sending.outcome not in (expected, "unknown"):
+            if sending.outcome not in (expected, "unknown") and sending.code not in BUSY:
                 self.recorder.wrong.append(f"right after {operation}: {sending}")
         else:
             self.recorder.read(self.line, self._other, text)
+
+
+class Rude(Client):
+    """Sends, or asks with a long wait, and hangs up before the answer: what was taken is taken, nothing else breaks."""
+
+    def __init__(self, scene: Scene, name: str, seed: str, user: str, other: str) -> None:
+        super().__init__(scene, name, seed)
+        self._user = user
+        self._other = other
+        self._count = 0
+
+    def step(self) -> None:
+        self._count += 1
+        if self.rng.random() < 0.5:
+            self.recorder.send_and_hang_up(self.line, self._user, self._other, f"{self.name} {self._count}")
+        else:
+            self.line.hang_up(f"/v1/messages/{self._user}?cursor=now")
+            self.line.hang_up(f"/v1/messages/{self._user}?wait=30&timestamp=9999999999999")

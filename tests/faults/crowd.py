@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.calls import Line, Target
-from tests.faults.clients import Changer, Client, Follower, Scene, Sender
+from tests.faults.clients import Changer, Client, Follower, Rude, Scene, Sender
 from tests.faults.recorder import Recorder
 from tests.server import until
 
@@ -22,13 +22,13 @@ LAST_STEPS_S = 60.0  # a step in flight may wait out the server's own limits
 class Crowd:
     """Four users in two rooms; eve's stay in the attic and carol's in the kitchen change, and so do two blocks."""
 
-    def __init__(self, url: str, seed: int, *, pace_s: float = 0.02, fresh: float = 0.02) -> None:
+    def __init__(self, url: str, seed: int, *, pace_s: float = 0.02, fresh: float = 0.02, page: int = 1000) -> None:
         self.recorder = Recorder()
         self.target = Target(url, threading.Event())
         self.target.up.set()
         self.over = threading.Event()
         self.line = Line(self.target, random.Random(seed))
-        self._scene = Scene(self.target, self.recorder, self.over, pace_s, fresh)
+        self._scene = Scene(self.target, self.recorder, self.over, pace_s, fresh, page)
         self._seed = str(seed)
         try:
             self.users = {name: self._made("users", "username", name)["userId"] for name in CAST}
@@ -78,8 +78,11 @@ class Crowd:
         for follower in [*self.followers, *self._last]:
             follower.read_on()
 
-    def judged(self, kept: Path, name: str, say: Callable[[str], None]) -> Counter[str]:
-        """Judge the history, say so in a line, and give its counts."""
+    def judged(self, kept: Path, name: str, errors: str, say: Callable[[str], None]) -> Counter[str]:
+        """Judge the history, say so in a line, and give its counts; `errors` is what the server said on stderr."""
+        (kept / "stderr").write_text(errors)
+        if " ERROR " in errors:
+            self.recorder.wrong.append(errors[errors.index(" ERROR ") :][:2000])
         verdict = self.recorder.judge(kept / "history.jsonl")
         say(f"{name}: {verdict.summary()}")
         return verdict.counts
@@ -100,7 +103,8 @@ class Crowd:
     def _senders(self) -> list[Client]:
         people, rooms = list(self.users.values()), list(self.rooms.values())
         devices = [*CAST, "ann"]
-        return [
+        rude = Rude(self._scene, "eve hangs up", self._seed, self.users["eve"], self.users["ann"])
+        return [rude] + [
             Sender(self._scene, f"{name} sends {n}", self._seed, self.users[name], people, rooms)
             for n, name in enumerate(devices)
         ]

@@ -19,8 +19,14 @@ class Mortal:
         self._data = data
         self._flags = flags
         self._env = env
+        self._past_errors = ""
         self.process = ServerProcess.start(data, *flags, env=env)
         self._port = str(urlsplit(self.process.url).port)
+
+    @property
+    def errors(self) -> str:
+        """What it said on stderr, in all its lives."""
+        return self._past_errors + self.process.errors
 
     @property
     def url(self) -> str:
@@ -31,8 +37,13 @@ class Mortal:
         """SIGKILL."""
         self.process.kill()
 
+    def end(self) -> None:
+        """SIGTERM; it must end well."""
+        assert self.process.terminate() == 0, self.process.errors
+
     def restart(self) -> None:
         """Start it again after it was killed or ended."""
+        self._past_errors += self.process.errors
         self.process = ServerProcess.start(self._data, *self._flags, "--port", self._port, env=self._env)
 
     def stillborn(self, after_s: float) -> None:

@@ -1,5 +1,6 @@
 """The recorder: every call of every client becomes an event of the history that is judged at the end."""
 
+import json
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +45,20 @@ class Recorder:
             answer=message,
         )
         return self._noted(event, answer)
+
+    def send_and_hang_up(self, line: Line, sender: str, recipient: str, text: str) -> None:
+        """Send a private message without waiting for the answer: its outcome stays unknown."""
+        body = {"senderId": sender, "receiverId": recipient, "message": text}
+        answer = line.hang_up("/v1/messages/send?type=private", json.dumps(body).encode())
+        event = Sending(
+            invoked=answer.invoked,
+            answered=answer.answered,
+            outcome="unknown",
+            sender=sender,
+            recipient=recipient,
+            text=text,
+        )
+        self.events.append(event)
 
     def read(
         self,
@@ -115,5 +130,5 @@ class Recorder:
     def _noted(self, event: Noted, answer: Answer) -> Noted:
         self.events.append(event)
         if answer.status == 500:
-            self.wrong.append(f"500 {answer.data} to {event}")
+            self.wrong.append(f"{answer.data} to {event}"[:500])
         return event

@@ -70,7 +70,7 @@ def test_the_clock_jumps(tmp_path: Path, seed: int, say: Callable[[str], None], 
                     server.restart()
         crowd.go_on(500)
         crowd.finish()
-    counts = crowd.judged(tmp_path, f"clock, {workers} worker(s)", say)
+    counts = crowd.judged(tmp_path, f"clock, {workers} worker(s)", server.errors, say)
     assert counts["clock jumps"] == len(JUMPS_S)
     assert counts["sends acknowledged"] >= 200
     assert counts["messages acknowledged and never read"] == 0

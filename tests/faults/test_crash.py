@@ -9,7 +9,7 @@ import pytest
 from tests.faults.crowd import Crowd
 from tests.faults.mortal import Mortal
 
-KILLS = 30
+ENDS = 34
 
 
 @pytest.mark.slow
@@ -17,16 +17,17 @@ def test_killed_again_and_again(tmp_path: Path, seed: int, say: Callable[[str], 
     """SIGKILL while clients send, read, block and join; every history of theirs holds afterwards."""
     rng = random.Random(seed)
     with Mortal(tmp_path) as server, Crowd(server.url, seed) as crowd:
-        for _ in range(KILLS):
-            crowd.go_on(rng.randint(10, 1500))
-            with crowd.down("kill"):
-                server.kill()
+        for _ in range(ENDS):
+            crowd.go_on(rng.randint(10, 2500))
+            is_gentle = rng.random() < 0.15
+            with crowd.down("end" if is_gentle else "kill"):
+                (server.end if is_gentle else server.kill)()
                 if rng.random() < 0.25:
                     server.stillborn(rng.random() * 0.6)
                     crowd.recorder.fault("kill at start")
                 server.restart()
         crowd.finish()
-    counts = crowd.judged(tmp_path, "crash", say)
+    counts = crowd.judged(tmp_path, "crash", server.errors, say)
     assert counts["kills"] >= 20
     assert counts["sends acknowledged"] >= 1000
     assert counts["reads"] >= 3000

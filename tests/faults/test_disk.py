@@ -133,7 +133,7 @@ def test_the_disk_fills_up_again_and_again(
             else:
                 free(disk)
         crowd.finish()
-    counts = crowd.judged(tmp_path, f"full disk, {workers} worker(s)", say)
+    counts = crowd.judged(tmp_path, f"full disk, {workers} worker(s)", server.errors, say)
     full = sum(getattr(event, "code", "") == "store_full" for event in crowd.recorder.events)
     assert full >= 20, "the disk was full"
     assert counts["sends acknowledged"] >= 200

@@ -100,7 +100,7 @@ def _never_short(store: Path) -> None:
     """Start if it starts; then a whole read gives everything, an error, or a broken connection, but never less."""
     ann, bob, carol = (store / "names").read_text().split()
     with suppress(ServedAfterAll):
-        refusal(store, says="store")
+        refusal(store)
         return
     with ServerProcess.start(store) as server, line_to(server.url) as line:
         whole = line.get(f"/v1/messages/{bob}")
