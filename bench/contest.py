@@ -104,6 +104,7 @@ def alternate(sides: list[Side], cores: Cores, rounds: int, seconds: float, warm
             print(
                 f"{time.strftime('%H:%M:%S')}  round {number} of {rounds}  {side.name:<44}"
                 f"{measured.measured / measured.seconds:>9,.0f}/s"
-                f"{measured.server_cpu_s / measured.measured * 1e6:>7.1f} us CPU",
+                f"{measured.server_cpu_s / measured.measured * 1e6:>7.1f} us CPU"
+                f"{measured.server_cpu_s / measured.seconds:>6.0%} busy",
                 flush=True,
             )

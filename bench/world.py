@@ -110,7 +110,7 @@ class Writers:
     def requests(self, *, keyed: bool) -> list[Request]:
         """A send from each to each one's receiver; `keyed`: with another Idempotency-Key each time."""
         header = f"idempotency-key: {KEY.decode()}\r\n" if keyed else ""
-        return [Request(_post(sender, receiver, header), ACCEPTED) for sender, receiver in self._pairs]
+        return [Request(_post(sender, receiver, header), ACCEPTED, is_whole=False) for sender, receiver in self._pairs]
 
     def check(self) -> int:
         """Read everything back: each mailbox without a hole, and as many as were accepted. Raises Failed."""
