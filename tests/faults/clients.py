@@ -191,10 +191,15 @@ class Changer(Client):
     ) -> None:
         super().__init__(scene, name, seed)
         self._turns = turns
-        self._of = of
-        self._other = other
+        self.of = of
+        self.other = other
         self._count = 0
         self._is_pending = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the block or the membership is there, once nothing is pending."""
+        return self._count % 2 == 1
 
     def is_idle(self) -> bool:
         return not self._is_pending
@@ -204,7 +209,7 @@ class Changer(Client):
             return
         operation = self._turns[self._count % 2]
         self._is_pending = True
-        event = self.recorder.change(self.line, operation, self._of, self._other, f"{self.name} {self._count}")
+        event = self.recorder.change(self.line, operation, self.of, self.other, f"{self.name} {self._count}")
         if event.outcome == "unknown" or event.code in BUSY:
             return
         self._is_pending = False
@@ -219,12 +224,12 @@ class Changer(Client):
         self.line.renew()
         text = f"{self.name} {self._count} probe"
         if operation in ("block", "unblock"):
-            sending = self.recorder.send(self.line, self._other, self._of, text, True, "")
+            sending = self.recorder.send(self.line, self.other, self.of, text, True, "")
             expected = "refused" if operation == "block" else "ok"
             if sending.outcome not in (expected, "unknown") and sending.code not in BUSY:
                 self.recorder.wrong.append(f"right after {operation}: {sending}")
         else:
-            self.recorder.read(self.line, self._other, text)
+            self.recorder.read(self.line, self.other, text)
 
 
 class Rude(Client):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.faults.calls import Line, Target
 from tests.faults.clients import Changer, Client, Follower, Rude, Scene, Sender
@@ -41,7 +42,8 @@ class Crowd:
             raise
         self.followers = self._followers()
         self._last: list[Follower] = []
-        self._writers = [*self._senders(), *self._changers()]
+        self._changing = self._changers()
+        self._writers = [*self._senders(), *self._changing]
 
     def __enter__(self) -> "Crowd":
         """Let everybody loose."""
@@ -77,12 +79,42 @@ class Crowd:
         self._last = self._followers("last ")
         for follower in [*self.followers, *self._last]:
             follower.read_on()
+        self._compare()
+
+    def _compare(self) -> None:
+        """What the other views show at the end is what the readers were given and the changers have done."""
+        self.line.renew()
+        bob = self.users["bob"]
+        everything = [message for page in self._pages(f"/v1/messages/{bob}") for message in page]
+        for room in self.rooms.values():
+            read = [message for message in everything if message["recipientId"] == room]
+            history = [message for page in self._pages(f"/v1/groups/{room}/messages", bob) for message in page]
+            if read != history:
+                self.recorder.wrong.append(f"history of {room} has {len(history)} messages, its reader {len(read)}")
+        for changer in self._changing:
+            shown = self.line.get(
+                f"/v1/users/{changer.of if changer.of in self.users.values() else changer.other}"
+            ).data
+            on = {*shown["blocks"], *(group["groupId"] for group in shown["groups"])}
+            if ((changer.other if changer.of in self.users.values() else changer.of) in on) is not changer.is_on:
+                self.recorder.wrong.append(f"{changer.name}: {changer.is_on} is shown as {shown}")
+
+    def _pages(self, path: str, reader: str | None = None) -> Iterator[list[dict[str, Any]]]:
+        after: dict[str, object] = {}
+        while True:
+            answer = self.line.get(path, userId=reader, limit=self._scene.page, **after)
+            assert answer.status == 200, answer
+            messages = answer.data["messages"] or []
+            yield messages
+            if not answer.data.get("more"):
+                return
+            after = {"after": messages[-1]["seq"]} if reader else {"cursor": answer.data["cursor"]}
 
     def judged(self, kept: Path, name: str, errors: str, say: Callable[[str], None]) -> Counter[str]:
         """Judge the history, say so in a line, and give its counts; `errors` is what the server said on stderr."""
         (kept / "stderr").write_text(errors)
-        if " ERROR " in errors:
-            self.recorder.wrong.append(errors[errors.index(" ERROR ") :][:2000])
+        if " failed with " in errors:
+            self.recorder.wrong.append(errors[errors.index(" failed with ") :][:2000])
         verdict = self.recorder.judge(kept / "history.jsonl")
         say(f"{name}: {verdict.summary()}")
         return verdict.counts
@@ -121,7 +153,7 @@ class Crowd:
         made.append(Follower(scene, f"{prefix}eve anew by time", seed, self.users["eve"], by_time=True, anew=anew))
         return made
 
-    def _changers(self) -> list[Client]:
+    def _changers(self) -> list[Changer]:
         users, rooms = self.users, self.rooms
         scene, seed = self._scene, self._seed
         return [

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
+import apsw
+
 from tests.server import ServerProcess, store_url
 
 
 class Mortal:
-    """Runs a server as a context manager; `kill` and `restart` as often as you like."""
+    """Runs a server as a context manager; `kill` and `restart` it at will. Its file must be sound at the end."""
 
     def __init__(self, data: Path, *flags: str, env: Mapping[str, str] | None = None) -> None:
         self._data = data
@@ -61,3 +63,7 @@ class Mortal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.__exit__(kind, error, trace)
+        if error is None:
+            db = apsw.Connection(str(self._data / "tidings.db"))
+            assert db.execute("PRAGMA integrity_check").get == "ok"
+            db.close()
