@@ -7,6 +7,7 @@ Entries are loaded when asked for. News that comes in while an entry is being lo
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -60,6 +61,12 @@ def _later(head: Head, news: Head | None) -> Head:
     if news is None or news.seq <= head.seq:
         return head
     return Head(news.seq, news.timestamp, head.gone, head.gone_timestamp)
+
+
+def _look_at(task: "asyncio.Task[Any]") -> None:
+    """Take note of how a load ended: all who waited for it may be gone, and asyncio would complain in the log."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Directory:
@@ -121,6 +128,7 @@ class Directory:
         task = self._loading.get(user_id)
         if task is None:
             task = self._loading[user_id] = asyncio.create_task(self._load(user_id))
+            task.add_done_callback(_look_at)
         return await asyncio.shield(task)
 
     async def confirm_ended(self, entry: Entry, keys: frozenset[int]) -> Entry:
@@ -163,6 +171,7 @@ class Directory:
             load = _HeadLoad()
             self._loading_heads.update(dict.fromkeys(missing, load))
             load.task = asyncio.create_task(self._load_heads(load, missing))
+            load.task.add_done_callback(_look_at)
         loads = {mailbox: self._loading_heads[mailbox] for mailbox in mailboxes}
         return {mailbox: (await asyncio.shield(load.task))[mailbox] for mailbox, load in loads.items()}
 

@@ -160,11 +160,12 @@ class LocalFeed:
         if self._socket is None or self._wake_dir is None:
             return
         own = self._socket.getsockname()
-        for path in os.listdir(self._wake_dir):
-            other = str(self._wake_dir / path)
-            if other != own:
-                with contextlib.suppress(OSError):
-                    self._socket.sendto(b"!", other)
+        with contextlib.suppress(OSError):  # the directory goes when its supervisor was killed, and we go soon after
+            for path in os.listdir(self._wake_dir):
+                other = str(self._wake_dir / path)
+                if other != own:
+                    with contextlib.suppress(OSError):
+                        self._socket.sendto(b"!", other)
 
     async def _watch(self) -> None:
         while True:
