@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -36,11 +37,10 @@ class Mail(msgspec.Struct):
 
 
 class Client:
-    """A patient client of one server, for setting up and reading back."""
+    """A client of one server, for setting up and reading back; it connects anew for each call."""
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._connection = http.client.HTTPConnection("127.0.0.1", port)
 
     def get(self, path: str) -> bytes:
         """The body of a 200. Raises Failed for any other status."""
@@ -60,9 +60,10 @@ class Client:
         return sums
 
     def _call(self, method: str, path: str, body: str | None) -> bytes:
-        self._connection.request(method, path, body)
-        answer = self._connection.getresponse()
-        content = answer.read()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            content = answer.read()
         if answer.status != 200:
             raise Failed(f"{method} {path} was answered {answer.status}: {content[:300]!r}")
         return content
