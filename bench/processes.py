@@ -60,7 +60,9 @@ class Server:
         return [self._process.pid, *map(int, children.split())]
 
     def end(self) -> None:
-        """SIGTERM, and wait. Raises Failed if it does not end well."""
+        """SIGTERM, and wait. Raises Failed if it does not end well, or had ended before."""
+        if self._process.poll() is not None:
+            raise Failed(f"a server ended by itself, with exit code {self._process.returncode}")
         self._process.terminate()
         try:
             code = self._process.wait(END_S)
