@@ -9,6 +9,9 @@ PY := $(VENV)/bin/python
 RUN := $(VENV)/.run-is-ready
 DEV := $(VENV)/.dev-is-ready
 ARGS ?=
+# Tests mostly wait for servers, so one more at a time than there are cores; JOBS=0 runs them in one process.
+JOBS ?= $(shell expr $$(nproc) + 1)
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: run test test-slow lint types check bench bench-quick pins clean
 
@@ -16,10 +19,10 @@ run: $(RUN)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
 
 test: $(DEV)
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-slow: $(DEV)
-	$(PY) -m pytest -m slow $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff format --check src tests bench

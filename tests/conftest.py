@@ -30,6 +30,16 @@ def client(server: ServerProcess) -> Iterator[httpx.Client]:
         yield opened
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests had to say, passed or failed: the seeds and histories of the fault runs."""
+    for reports in list(terminalreporter.stats.values()):
+        for report in reports:
+            said = [text for name, text in getattr(report, "user_properties", ()) if name == "said"]
+            if said and report.when == "call":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.write_line("\n".join(said))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI a skipped test is a failure: something that the run needs was not installed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -2,26 +2,24 @@
 
 import os
 import random
-import sys
 from collections.abc import Callable
 
 import pytest
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints a line that is seen even when the test passes."""
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Notes a line that the run's summary shows even when the test passes (tests/conftest.py)."""
 
     def line(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n  {text}\n")
+        request.node.user_properties.append(("said", text))
 
     return line
 
 
 @pytest.fixture
 def seed(say: Callable[[str], None]) -> int:
-    """A random seed, printed; FAULTS_SEED=N repeats one (as far as processes can be repeated)."""
+    """A random seed, told; FAULTS_SEED=N repeats one (as far as processes can be repeated)."""
     chosen = int(os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
     say(f"FAULTS_SEED={chosen}")
     return chosen
