@@ -16,9 +16,11 @@ import httpx
 import msgspec
 import pytest
 
+from tests.examples import scenes
 from tests.pages import PAGES, ROOT, SHOWN, Fence, anchors, codes, fences, links, named_files, prose, rows, surroundings
 from tests.server import Output, ServerProcess, until
 from tidings.api.openapi import STATUS
+from tidings.api.query import KEY_CHARS
 from tidings.cli import flag, variable
 from tidings.config import Settings
 from tidings.history import KINDS, Changing, Fault, Reading, Sending
@@ -70,13 +72,71 @@ def _bench_flags() -> list[str]:
 
 @every_page
 def test_commands_for_the_project_are_there(page: Path) -> None:
-    """A sh block has `make` with targets of the Makefile, or the checker's or the bench's own command."""
+    """A sh block has `make` with targets of the Makefile and real settings, or the checker's or bench's own command."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    settings = {field.name for field in fields(Settings)}
+    for line in _commands(page):
+        made = re.fullmatch(r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: ARGS="([^"]*)")?', line)
+        assert made or re.match(r"python -m (tidings\.history FILE$|bench\b)", line), f"{page}: what is {line!r}?"
+        if made:
+            assert made[2] in targets, line
+            assert {name.lower() for name in re.findall(r"TIDINGS_(\w+)=", made[1])} <= settings, line
+            assert made[2] != "run" or {*re.findall(r"--[\w-]+", made[3] or "")} <= {*map(flag, settings)}, line
+
+
+def _commands(page: Path) -> Iterator[str]:
+    """The lines of a page's sh blocks, without their comments."""
     for block in fences(page):
-        for line in block.text.splitlines() if block.language == "sh" else ():
-            found = re.match(r"(?:TIDINGS_\w+=\S+ )*make ([a-z-]+)\b", line)
-            is_ours = re.match(r"python -m (tidings\.history FILE$|bench\b)", line)
-            assert is_ours or (found and found[1] in targets), f"{block}: {line}"
+        if block.language == "sh":
+            yield from (line.partition("#")[0].strip() for line in block.text.splitlines())
+
+
+def test_the_readme_starts_with_two_commands() -> None:
+    """What serves and what tests stand in the README's first block."""
+    assert [*_commands(ROOT / "README.md")][:2] == ["make run", "make test"]
+
+
+@every_page
+def test_no_block_is_for_show_only(page: Path) -> None:
+    """Every block is run, is what a run prints, is among the commands checked above, or is a drawing."""
+    told = {block for scene in scenes(page) for block in (scene.commands, scene.shown)}
+    judged = {block for block in fences(DOCS / "testing.md") if block.language in ("json", "text")}
+    for block in fences(page):
+        assert block in told | judged or block.language in ("sh", ""), f"{block} is nothing"
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    """Each row of the table has a setting's default, and a code that is answered with that status."""
+    table = {row[2].strip("`"): row for row in rows(DOCS / "api.md", "## Limits")}
+    for field in fields(Settings):
+        row = table.pop(flag(field.name), None)
+        if row is None:
+            assert "max" not in field.name, f"{flag(field.name)} is a limit, and not in the table"
+            continue
+        assert float(row[1].split()[0].replace(",", "")) == field.default, row
+        _check_answer(row[3])
+    (fixed,) = table.values()
+    assert int(fixed[1].split()[0]) == KEY_CHARS
+    _check_answer(fixed[3])
+
+
+def _check_answer(cell: str) -> None:
+    found = re.match(r"([0-9]{3}) `(\w+)`", cell)
+    assert found or not re.search("[0-9`]", cell), cell
+    assert found is None or STATUS[found[2]] == int(found[1]), cell
+
+
+def test_the_readme_has_some_of_the_limits() -> None:
+    """Each row of the README's short table is one of the whole table's."""
+    whole = [row[:3] for row in rows(DOCS / "api.md", "## Limits")]
+    assert all(row in whole for row in rows(ROOT / "README.md", "## Limits"))
+
+
+def test_the_errors_are_all_there() -> None:
+    """The table of errors has every code, each beside its status, and no other."""
+    table = rows(DOCS / "api.md", "## Errors")
+    shown = {code: int(row[0]) for row in table for code in re.findall(r"`(\w+)`", row[1])}
+    assert shown == STATUS
 
 
 def test_every_page_is_in_the_index() -> None:
@@ -263,10 +323,3 @@ def _until_kept(place: Path, url: str, user_id: str) -> None:
         return bool(answer.json()["messages"] is None)
 
     until(is_kept)
-
-
-def test_what_is_shown_in_docs_is_run() -> None:
-    """Outside the README, the only programs shown are those that are run here."""
-    for page in PAGES:
-        for block in fences(page) if page.name != "README.md" else ():
-            assert block.language in ("", "sh", "json", "text") or block == _program(), str(block)

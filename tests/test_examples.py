@@ -1,0 +1,109 @@
+"""The pages keep their word: their commands are run, and what they print must be what is shown behind them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.examples import Names, Unlike, compare, paste, scenes
+from tests.pages import PAGES, ROOT, prose
+from tests.server import ServerProcess
+from tidings.routes import ROUTES
+
+README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
+ELSEWHERE = {ROOT / "docs" / "delivery.md"}  # its one program goes on for ever: tests/test_docs.py runs it
+TOLD = {page: scenes(page) for page in PAGES if page not in ELSEWHERE and scenes(page)}
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A page that was pasted: what each of its commands printed, the ids in it, and the server that answered."""
+
+    printed: list[str]
+    names: Names
+    url: str
+
+
+@pytest.fixture(scope="module")
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telling]:
+    """A page, told to a server of its own."""
+    home = tmp_path_factory.mktemp("newcomer")
+    with ServerProcess.start(tmp_path_factory.mktemp("server")) as server:
+        yield Telling(paste(request.param, server, home), Names(), server.url)
+
+
+@pytest.mark.parametrize(
+    ("told", "index"),
+    [
+        pytest.param(page, index, id=str(scene.commands))
+        for page, pasted in TOLD.items()
+        for index, scene in enumerate(pasted)
+    ],
+    indirect=["told"],
+)
+def test_examples_print_what_is_shown(request: pytest.FixtureRequest, told: Telling, index: int) -> None:
+    """A block, pasted into the same shell as those before it on its page, prints what stands behind it."""
+    page: Path = request.node.callspec.params["told"]
+    compare(TOLD[page][index], told.printed[index], told.names)
+
+
+@pytest.mark.parametrize("language", ["bash", "python"])
+def test_the_first_commands_are_ten_lines(language: str) -> None:
+    """What sends and receives a message, by curl and in Python, is no longer than ten lines of the README."""
+    first = next(scene.commands.text for scene in TOLD[README] if scene.commands.language == language)
+    assert sum(bool(line.strip()) for line in first.splitlines()) <= 10
+    assert "send" in first
+
+
+@pytest.mark.parametrize("told", [API], indirect=True)
+def test_every_call_is_shown(told: Telling) -> None:
+    """Every route, in every method that it has, was called by the commands of docs/api.md with success."""
+    counted = httpx.get(f"{told.url}/metrics").text
+    shown = "".join(scene.commands.text for scene in TOLD[API])
+    for route, methods in ROUTES.items():
+        for method, operation in methods.items():
+            called = rf'tidings_requests_total\{{method="{method}",route="{re.escape(route)}",status="200"\}} '
+            assert re.search(called, counted), f"{method} {route} is not shown"
+            for param in operation.params:
+                choices = param.schema.get("enum", ()) if isinstance(param.schema, dict) else ()
+                for text in [f"{param.name}={choice}" for choice in choices if choice] or [f"{param.name}="]:
+                    assert text in shown, f"{text} is not shown for {route}"
+            for form, _ in operation.bodies.values():
+                spellings = [f"`{name}`" for names, _ in form.fields for name in names[1:]]
+                assert all(spelling in prose(API) for spelling in spellings), f"{spellings} of {route}"
+
+
+HI = {"userId": "user-" + 28 * "1", "n": [1, None, "x"]}
+HO = {"userId": "user-" + 28 * "2", "n": [1, None, "x"]}
+
+
+@pytest.mark.parametrize(
+    ("shown", "received"),
+    [
+        ([HI], [{**HO, "more": True}]),
+        ([HI], [{"userId": HO["userId"]}]),
+        ([HI], [{"userId": "group-" + 28 * "2", "n": [1, None, "x"]}]),
+        ([HI], [{**HO, "n": [1, None]}]),
+        ([HI], [{**HO, "n": [1, False, "x"]}]),
+        ([HI], [HO, HO]),
+        ([HI, HI], [HO, HI]),
+        ([HI, HO], [HO, HO]),
+        ([{"status": 404}], [{"status": 409}]),
+        ([{"timestamp": "1715000000123"}], [{"timestamp": 1715000000123}]),
+        ([{"cursor": 40 * "A"}], [{"cursor": ""}]),
+    ],
+)
+def test_what_is_not_alike_is_found(shown: list[Any], received: list[Any]) -> None:
+    """A field more or less, another status, another kind of id, one id for two: each breaks the example."""
+    with pytest.raises(Unlike):
+        Names().compare(shown, received)
+
+
+def test_ids_may_differ_from_run_to_run() -> None:
+    """The same answer with other ids, timestamps and cursors is alike."""
+    times = [{"timestamp": "1715000000123", "cursor": 40 * "A"}, {"timestamp": "1715000000124", "cursor": 44 * "B"}]
+    Names().compare([HI, HI, HO, times[0]], [HO, HO, HI, times[1]])
