@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +28,7 @@ from tidings.history import KINDS, Changing, Fault, Reading, Sending
 
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "tidings"
+SVG = "{http://www.w3.org/2000/svg}"
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # SHA-256 of apache.org's own text
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -137,6 +139,18 @@ def test_the_errors_are_all_there() -> None:
     table = rows(DOCS / "api.md", "## Errors")
     shown = {code: int(row[0]) for row in table for code in re.findall(r"`(\w+)`", row[1])}
     assert shown == STATUS
+
+
+def test_the_picture_stands_alone() -> None:
+    """The drawing in docs/delivery.md says in words what it shows, keeps to light and dark, and loads nothing."""
+    text = (DOCS / "delivery.svg").read_text()
+    drawing = ElementTree.fromstring(text)
+    assert all(drawing.findtext(f"{SVG}{name}") for name in ("title", "desc"))
+    assert "prefers-color-scheme: dark" in text
+    assert not re.search(r"href|@import|url\((?!#)", text)
+    assert {element.tag.removeprefix(SVG) for element in drawing.iter()}.isdisjoint(
+        {"script", "image", "foreignObject"}
+    )
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -1,8 +1,6 @@
 """The pages keep their word: their commands are run, and what they print must be what is shown behind them."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +17,13 @@ ELSEWHERE = {ROOT / "docs" / "delivery.md"}  # its one program goes on for ever:
 TOLD = {page: scenes(page) for page in PAGES if page not in ELSEWHERE and scenes(page)}
 
 
-@dataclass(frozen=True)
-class Telling:
-    """A page that was pasted: what each of its commands printed, the ids in it, and the server that answered."""
-
-    printed: list[str]
-    names: Names
-    url: str
-
-
-@pytest.fixture(scope="module")
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Telling]:
-    """A page, told to a server of its own."""
-    home = tmp_path_factory.mktemp("newcomer")
-    with ServerProcess.start(tmp_path_factory.mktemp("server")) as server:
-        yield Telling(paste(request.param, server, home), Names(), server.url)
-
-
-@pytest.mark.parametrize(
-    ("told", "index"),
-    [
-        pytest.param(page, index, id=str(scene.commands))
-        for page, pasted in TOLD.items()
-        for index, scene in enumerate(pasted)
-    ],
-    indirect=["told"],
-)
-def test_examples_print_what_is_shown(request: pytest.FixtureRequest, told: Telling, index: int) -> None:
-    """A block, pasted into the same shell as those before it on its page, prints what stands behind it."""
-    page: Path = request.node.callspec.params["told"]
-    compare(TOLD[page][index], told.printed[index], told.names)
+@pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_print_what_is_shown(page: Path, tmp_path: Path) -> None:
+    """A page's blocks, pasted into one shell while a server runs, print what stands behind each."""
+    names = Names()
+    with ServerProcess.start(tmp_path) as server:
+        for scene, printed in zip(TOLD[page], paste(page, server, tmp_path), strict=True):
+            compare(scene, printed, names)
 
 
 @pytest.mark.parametrize("language", ["bash", "python"])
@@ -59,10 +34,10 @@ def test_the_first_commands_are_ten_lines(language: str) -> None:
     assert "send" in first
 
 
-@pytest.mark.parametrize("told", [API], indirect=True)
-def test_every_call_is_shown(told: Telling) -> None:
-    """Every route, in every method that it has, was called by the commands of docs/api.md with success."""
-    counted = httpx.get(f"{told.url}/metrics").text
+def test_every_call_is_shown(server: ServerProcess, tmp_path: Path) -> None:
+    """Every route, in every method that it has, is called by the commands of docs/api.md with success."""
+    paste(API, server, tmp_path)
+    counted = httpx.get(f"{server.url}/metrics").text
     shown = "".join(scene.commands.text for scene in TOLD[API])
     for route, methods in ROUTES.items():
         for method, operation in methods.items():
