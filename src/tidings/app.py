@@ -1,6 +1,7 @@
 """How it is put together: store, feed, tail, directory and services are opened here in order, and closed in reverse.
 
-`App` is the ASGI callable; `api/hot.py` answers polls without news, the routes all else.
+`App` is the ASGI callable; `api/hot.py` answers polls without news, the routes all else; the protocol
+gets its short ways from it (`find_response`, `sends`).
 """
 
 import asyncio
@@ -9,8 +10,10 @@ from contextlib import AsyncExitStack
 
 from starlette.types import Receive, Scope, Send
 
-from tidings.api.hot import Headers, HotPolls
+from tidings.api.hot import HotPolls
 from tidings.api.limits import Guard
+from tidings.api.sends import Sends
+from tidings.api.wire import Headers
 from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.errors import StartError, TidingsError
@@ -83,6 +86,7 @@ class App:
         self._metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR") if wake_dir else None)
         self._services: Services
         self._answer: HotPolls
+        self._sends: Sends
         self.failure: StartError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +99,11 @@ class App:
     def find_response(self, target: bytes, headers: Headers, common: Headers) -> bytes | None:
         """The whole response to a GET that is a hot poll, for the protocol; None if it is anything else."""
         return self._answer.find_response(target, headers, common)
+
+    @property
+    def sends(self) -> Sends:
+        """Plain sends, for the protocol."""
+        return self._sends
 
     def drain(self) -> None:
         """Let those who wait go, because the server stops."""
@@ -119,9 +128,9 @@ class App:
     async def _open(self, stack: AsyncExitStack) -> None:
         self._services = await assemble(self._settings, self._metrics, self._run, self._wake_dir, stack)
         routes = build(self._services, self._settings, self._metrics)
-        self._answer = HotPolls(
-            routes, self._services.messages, Guard(self._settings), self._metrics, self._settings.uri_max_bytes
-        )
+        messages, guard = self._services.messages, Guard(self._settings)
+        self._answer = HotPolls(routes, messages, guard, self._metrics, self._settings.uri_max_bytes)
+        self._sends = Sends(messages, guard, self._settings, self._metrics)
         keeper = asyncio.create_task(self._keep_house(), name="tidings-house")
         stack.callback(keeper.cancel)
 

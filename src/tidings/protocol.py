@@ -5,6 +5,7 @@ what it can't parse in plain text. Here each has a limit, and refusals are probl
 """
 
 import asyncio
+import time
 from typing import Any
 
 import httptools
@@ -12,7 +13,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tidings.api.replies import problem
+from tidings.api.replies import Reply, problem
+from tidings.api.wire import Wire
 from tidings.config import Settings
 from tidings.errors import HeadersTooLarge, Malformed, TidingsError, TooLarge, UriTooLong
 
@@ -21,10 +23,37 @@ WITH_BODY = (b"content-length", b"transfer-encoding")
 HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
 
 
+class Nobody:
+    """Who waits for a plain send's body: nobody is woken when it comes."""
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+class PlainSend:
+    """A send under way without ASGI, in the place of uvicorn's RequestResponseCycle: what uvicorn asks of one.
+
+    So what comes behind it on its connection waits, and a server that stops waits for it.
+    """
+
+    __slots__ = ("began", "body", "disconnected", "headers", "is_begun", "keep_alive", "kind", "response_complete")
+    message_event = Nobody()
+    response_started = False
+
+    def __init__(self, kind: str, headers: list[tuple[bytes, bytes]]) -> None:
+        self.kind = kind
+        self.headers = headers
+        self.body = bytearray()
+        self.began = time.perf_counter()
+        self.is_begun = self.disconnected = self.response_complete = False
+        self.keep_alive = True
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. `limits` gives the bounds: bytes of target, headers and body, seconds for a whole request."""
 
     limits: Settings
+    wire: Wire
 
     def __init__(
         self,
@@ -50,7 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin, with the time for a whole first request running."""
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._await_client()
 
     def data_received(self, data: bytes) -> None:
         """Parse a chunk; what is malformed or over a limit is refused, and the connection ended."""
@@ -91,14 +120,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_answered_at_once():
             return
         self._in_body = True
+        if self._is_taken_without_asgi():
+            return
         super().on_headers_complete()
 
     def _is_answered_at_once(self) -> bool:
         """Answer a hot poll here, if nothing is before it on this connection: without task, cycle and ASGI."""
-        parser = self.parser
-        is_plain = parser.get_method() == b"GET" and parser.get_http_version() == "1.1" and parser.should_keep_alive()
-        is_idle = (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
-        if not is_plain or not is_idle or any(name in WITH_BODY for name, _ in self.headers):
+        if not self._is_plain(b"GET") or any(name in WITH_BODY for name, _ in self.headers):
             return False
         try:
             response = self.config.loaded_app.find_response(self.url, self.headers, self.server_state.default_headers)
@@ -111,8 +139,60 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(response)
         self.server_state.total_requests += 1
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._await_client()
         return True
+
+    def _is_plain(self, method: bytes) -> bool:
+        """Whether the request is of this method and in no way special, and nothing is before it on this connection."""
+        parser = self.parser
+        is_plain = parser.get_method() == method and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        return is_plain and (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+
+    def _is_taken_without_asgi(self) -> bool:
+        """Take a plain send, which needs neither task nor ASGI."""
+        if not self._is_plain(b"POST"):
+            return False
+        try:
+            kind = self.config.loaded_app.sends.kind_of(self.url, self.headers)
+        except Exception:  # the parser would take a fault of ours for one of the client's
+            self.logger.exception("a send could not be judged")
+            return False
+        if kind is not None:
+            self.cycle = PlainSend(kind, self.headers)  # type: ignore[assignment]  # in the place of uvicorn's
+        return kind is not None
+
+    def _send(self, cycle: PlainSend) -> None:
+        """Begin what came whole."""
+        cycle.is_begun = True
+        sends, body = self.config.loaded_app.sends, bytes(cycle.body)
+        sends.begin(cycle.kind, cycle.headers, body, cycle.began, lambda reply: self._answer(cycle, reply))
+
+    def _answer(self, cycle: PlainSend, reply: Reply) -> None:
+        """Answer it as uvicorn would."""
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        common = self.server_state.default_headers
+        self.transport.write(self.wire.response(reply, common, keep_alive=cycle.keep_alive))
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; a send whose body did not come whole is none."""
+        super().connection_lost(exc)
+        cycle: Any = self.cycle
+        if isinstance(cycle, PlainSend) and not cycle.is_begun:
+            self.config.loaded_app.sends.gone(cycle.began)
+
+    def on_response_complete(self) -> None:
+        """Go on with what waits behind an answer; a request of which only a part is there has its time, too."""
+        super().on_response_complete()
+        if self._in_body and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self._await_client()
+
+    def _await_client(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def on_message_complete(self) -> None:
         """End a request: it came whole and in time."""
@@ -124,9 +204,13 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_body = False
         self._at_most, self._at_least = self._chunk, 0
-        if not self.cycle.response_complete:
+        cycle: Any = self.cycle
+        if not cycle.response_complete:
             self._unset_keepalive_if_required()
-        super().on_message_complete()
+        if isinstance(cycle, PlainSend):
+            self._send(cycle)
+        else:
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what comes in now, for `_refusal` or as malformed, and end the connection."""
@@ -190,4 +274,4 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def bounded_by(settings: Settings) -> type[BoundedProtocol]:
     """The protocol with the bounds of these settings."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings})
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": settings, "wire": Wire()})

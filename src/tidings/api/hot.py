@@ -11,7 +11,8 @@ import time
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidings.api.limits import Guard
-from tidings.api.replies import JSON
+from tidings.api.replies import JSON, Reply
+from tidings.api.wire import Headers, Wire
 from tidings.errors import TidingsError
 from tidings.metrics import Metrics
 from tidings.service import Messages
@@ -21,7 +22,6 @@ _PATH_MAX = len(_PATH) + 128
 _WITH_SENT = b"&sent=include"
 _DIGITS_MAX = 18
 
-Headers = list[tuple[bytes, bytes]]
 _ZERO = ord("0")  # a timestamp of 0 is none
 
 
@@ -34,8 +34,7 @@ class HotPolls:
         self._guard = guard
         self._metrics = metrics
         self._query_max = uri_max_bytes - _PATH_MAX
-        self._common: Headers = []
-        self._head = b""
+        self._wire = Wire()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at once if nothing is new; pass on what is anything else."""
@@ -57,11 +56,8 @@ class HotPolls:
         body = self.find(path, query, headers)
         if body is None:
             return None
-        if common is not self._common:  # the server makes them anew each second, for the date
-            self._common = common
-            self._head = b"HTTP/1.1 200 OK\r\n" + b"".join(b"%b: %b\r\n" % header for header in (*common, *JSON))
         self._metrics.no_news(time.perf_counter() - began)
-        return b"%bcontent-length: %d\r\n\r\n%b" % (self._head, len(body), body)
+        return self._wire.response(Reply(body), common, keep_alive=True)
 
     def find(self, path: bytes, query: bytes, headers: Headers) -> bytes | None:
         """The body for a GET, if nothing is new and memory alone can tell."""

@@ -6,9 +6,10 @@ import msgspec
 
 from tidings.api.call import Call
 from tidings.api.operation import GROUP, MESSAGE, OTHER, READS, USER, WRITES, Param, operation, page_limit
-from tidings.api.parse import Form, Id, Text, parse
+from tidings.api.parse import Form, Id, Text, read_body
 from tidings.api.query import find_key, find_limit, find_timestamp, query, wait_s, with_sent
 from tidings.api.replies import Reply, Stream, reply
+from tidings.config import Settings
 from tidings.errors import Malformed
 from tidings.model import Message
 from tidings.service import Answer, Question
@@ -71,17 +72,21 @@ TEXT = "Are you coming?"
 async def send(call: Call) -> Reply:
     """Send a message."""
     kind = query(call, "type").get("type", "")
-    if kind == "private":
-        private = await parse(call, PRIVATE)
-        sender_id, recipient_id, text = private.sender_id, private.receiver_id, private.message
-    elif kind == "group":
-        groupwide = await parse(call, GROUPWIDE)
-        sender_id, recipient_id, text = groupwide.sender_id, groupwide.group_id, groupwide.message
-    else:
-        await parse(call, ANY)  # what is wrong with the body is said first
-        raise Malformed("unknown_type", "The parameter type must be private or group.")
+    sender_id, recipient_id, text = wanted(kind, await read_body(call), call.settings)
     key = find_key(call, kind, recipient_id, text, scope=sender_id)
     return reply(await call.services.messages.send(sender_id, recipient_id, text, kind == "group", key))
+
+
+def wanted(kind: str, body: bytes, settings: Settings) -> tuple[str, str, str]:
+    """Sender, recipient and text of a message of a kind. Raises Malformed, TooLarge."""
+    if kind == "private":
+        private = PRIVATE.read(body, settings)
+        return private.sender_id, private.receiver_id, private.message
+    if kind == "group":
+        groupwide = GROUPWIDE.read(body, settings)
+        return groupwide.sender_id, groupwide.group_id, groupwide.message
+    ANY.read(body, settings)  # what is wrong with the body is said first
+    raise Malformed("unknown_type", "The parameter type must be private or group.")
 
 
 @operation(

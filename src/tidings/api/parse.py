@@ -114,10 +114,11 @@ def _check_text(text: str, settings: Settings) -> None:
 
 async def parse(call: Call, form: Form[T]) -> T:
     """The body as the form reads it. Raises TooLarge, and what the form raises."""
-    return form.read(await _body(call), call.settings)
+    return form.read(await read_body(call), call.settings)
 
 
-async def _body(call: Call) -> bytes:
+async def read_body(call: Call) -> bytes:
+    """The whole body. Raises TooLarge, ClientGone."""
     most = call.settings.body_max_bytes
     for name, value in call.scope["headers"]:
         if name == b"content-length" and int(value) > most:

@@ -1,9 +1,8 @@
 """Reading what stands in the query and the headers: strictly, each value under a code of its own."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote_plus
-
-from starlette.types import Scope
 
 from tidings.api.call import Call
 from tidings.errors import Malformed
@@ -103,12 +102,17 @@ def _find_integer(text: str) -> int | None:
 
 def find_key(call: Call, operation: str, *fields: str, scope: str | None = None) -> Key | None:
     """The Idempotency-Key of this call, bound to its operation and parsed fields; scope: the route, unless given."""
-    text = _find_idempotency_key(call.scope)
-    return None if text is None else key(scope or call.route, text, operation, *fields)
+    return key_in(call.scope["headers"], scope or call.route, operation, *fields)
 
 
-def _find_idempotency_key(scope: Scope) -> str | None:
-    given: list[bytes] = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+def key_in(headers: Sequence[tuple[bytes, bytes]], scope: str, operation: str, *fields: str) -> Key | None:
+    """The same, from the headers of a request."""
+    text = _find_idempotency_key(headers)
+    return None if text is None else key(scope, text, operation, *fields)
+
+
+def _find_idempotency_key(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    given = [value for name, value in headers if name == b"idempotency-key"]
     if not given:
         return None
     if len(given) > 1 or not _VISIBLE.fullmatch(given[0]):

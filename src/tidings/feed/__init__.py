@@ -42,6 +42,9 @@ class Feed(Protocol):
     async def publish(self, batch: Batch) -> None:
         """Tell every node of a commit of ours. Raises Unavailable if the feed does not take it."""
 
+    def tell(self, batch: Batch) -> bool:
+        """`publish`, if that can be done on the spot; False if it must be waited for, and nothing was done."""
+
     def is_fresh(self) -> bool:
         """Whether the listener may be trusted now; microseconds, no waiting."""
 

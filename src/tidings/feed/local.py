@@ -77,14 +77,19 @@ class LocalFeed:
         self._watcher = asyncio.create_task(self._watch(), name="tidings-feed")
 
     async def publish(self, batch: Batch) -> None:
+        if not self.tell(batch):  # another process committed in between: its commits come first
+            await self.catch_up()
+            self.tell(batch)
+
+    def tell(self, batch: Batch) -> bool:
         if batch.last > self._position:
-            if batch.after == self._position:
-                self._apply(batch)
-            else:  # another process committed in between: its commits come first
-                await self.catch_up()
+            if batch.after > self._position:
+                return False
+            self._apply(batch)
         if batch.last > self._announced:  # once a commit, whoever applied it here
             self._announced = batch.last
             self._wake_others()
+        return True
 
     def is_fresh(self) -> bool:
         if self._wake_dir is not None:

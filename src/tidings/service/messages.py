@@ -10,9 +10,11 @@ import msgspec
 from tidings import cursor as cursors
 from tidings.cursor import Hint, Vector
 from tidings.errors import TooMany, Unavailable
-from tidings.model import Draft, Key, Message, Start, mint, own, room, sent
+from tidings.model import Draft, Key, Message, Start, Written, mint, own, room, sent
 from tidings.service.node import Node
 from tidings.service.reading import Page, Reading, read_vector
+
+Settle = Callable[[Message | None, Exception | None], None]
 
 NOW = "now"  # the cursor that asks for a cursor
 
@@ -45,6 +47,7 @@ class Messages:
         self._count_hot = count_hot
         self._count_cold = count_cold
         self._waits: Counter[str] = Counter()
+        self._telling: set[asyncio.Task[None]] = set()
         self.waits = 0  # long-polls held
 
     async def send(self, sender_id: str, recipient_id: str, text: str, is_group: bool, key: Key | None) -> Message:
@@ -54,6 +57,34 @@ class Messages:
         """
         draft = Draft(sender_id, recipient_id, text, mint("message"), is_group)
         return await self._node.told(await self._node.store.send(draft, key))
+
+    def submit(
+        self, sender_id: str, recipient_id: str, text: str, is_group: bool, key: Key | None, settle: Settle
+    ) -> None:
+        """`send` without waiting: `settle` is told later what it gives or would raise. Raises TooMany, Unavailable."""
+
+        def stored(written: Written[Message] | None, error: Exception | None) -> None:
+            if written is None:
+                settle(None, error)
+            elif self._node.tell(written):
+                settle(written.value, None)
+            else:
+                self._tell_soon(written, settle)
+
+        self._node.store.submit(Draft(sender_id, recipient_id, text, mint("message"), is_group), key, stored)
+
+    def _tell_soon(self, written: Written[Message], settle: Settle) -> None:
+        async def tell() -> None:
+            try:
+                message = await self._node.told(written)
+            except Exception as error:
+                settle(None, error)
+            else:
+                settle(message, None)
+
+        task = asyncio.create_task(tell())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def find_none_after(self, user_id: str, cursor: bytes, with_sent: bool) -> bytes | None:
         """The whole body of an answer without news, if memory alone can tell that there is none; else None.

@@ -38,6 +38,10 @@ class Node(msgspec.Struct, frozen=True):
             raise StoreUnavailable("store_unavailable", text, retry_s=2) from error
         return written.value
 
+    def tell(self, written: Written[T]) -> bool:
+        """`told`, if this node can apply it on the spot; False if that must be waited for."""
+        return self.feed.tell(written.batch)
+
     async def freshen(self) -> None:
         """Make tail and directory as new as everything acknowledged before this call. Raises Unavailable."""
         if not self.feed.is_fresh():

@@ -16,7 +16,7 @@ Every implementation keeps these promises; `tests/test_store.py` holds each of t
 - Snapshots: each read sees one state of the store, at least as new as every write that returned before it began.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tidings.config import Settings
@@ -33,6 +33,8 @@ from tidings.model import (
     User,
     Written,
 )
+
+Settle = Callable[[Written[Message] | None, Exception | None], None]
 
 
 class Store(Protocol):
@@ -76,6 +78,13 @@ class Store(Protocol):
 
         Raises, private: Unknown receiver, Refused `blocked`, Unknown sender; group: Unknown sender, Unknown group,
         Refused `not_a_member`; both: TooMany `mailbox_busy` when as many wait for that mailbox as the limit allows.
+        """
+
+    def submit(self, draft: Draft, key: Key | None, settle: Settle) -> None:
+        """`send` without waiting: `settle` is called once, on the event loop, with what it gives or would raise.
+
+        In that very call the news must be published: a reader may come before the next step of the loop. Raises at
+        once, instead of settling, what refuses a write before it waits: TooMany, Unavailable.
         """
 
     async def find_profile(self, user_id: str) -> Profile | None:

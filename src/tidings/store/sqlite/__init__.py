@@ -17,7 +17,8 @@ from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profil
 from tidings.store import Meter
 from tidings.store.sqlite import reads, writes
 from tidings.store.sqlite.file import Lock, begin_run, connect, last_run, open_file, path_of
-from tidings.store.sqlite.sends import Send
+from tidings.store.sqlite.jobs import Jobs, Settle
+from tidings.store.sqlite.sends import send_of
 from tidings.store.sqlite.tidy import Tidy
 from tidings.store.sqlite.transaction import Transaction
 from tidings.store.sqlite.writer import Writer, translate
@@ -45,12 +46,11 @@ class SqliteStore:
         self.run = last_run(db)
         self._opened_at = int(db.execute("SELECT position FROM clock").get)
         self._writer_db = db
+        self._jobs = Jobs(settings.writes_waiting_max, settings.mailbox_waiting_max, settings.write_wait_s)
         self._writer = Writer(
             db,
             path,
-            mailbox_max=settings.mailbox_waiting_max,
-            waiting_max=settings.writes_waiting_max,
-            wait_s=settings.write_wait_s,
+            jobs=self._jobs,
             on_batch=meter.batch,
             tidy=Tidy(settings.news_kept_s),
         )
@@ -95,7 +95,7 @@ class SqliteStore:
     @property
     def waiting(self) -> int:
         """How many writes wait."""
-        return self._writer.waiting
+        return self._jobs.waiting
 
     async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
         return await self._write(writes.once(key, User, partial(writes.create_user, user=user)))
@@ -120,9 +120,12 @@ class SqliteStore:
         return await self._write(writes.once(key, type(None), write))
 
     async def send(self, draft: Draft, key: Key | None = None) -> Written[Message]:
-        keep_copy = self._keep_copies and not draft.is_group and draft.sender_id != draft.recipient_id
         self._meter.store_call("send")
-        return await self._writer.send(Send(draft, keep_copy, key))
+        return await self._writer.send(send_of(draft, key, keep_copy=self._keep_copies))
+
+    def submit(self, draft: Draft, key: Key | None, settle: Settle) -> None:
+        self._meter.store_call("send")
+        self._writer.submit(send_of(draft, key, keep_copy=self._keep_copies), settle)
 
     async def find_profile(self, user_id: str) -> Profile | None:
         return await self._read("profile", lambda db: reads.profile(db, user_id))

@@ -42,21 +42,22 @@ _KEYS = "SELECT content, position FROM json_each(?) LEFT JOIN keys ON name = unh
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """A message on its way; `keep_copy` says whether its sender gets a copy."""
+    """A message on its way; the mailbox it is appended to, and that of its sender's copies, if one is kept, or ""."""
 
     draft: Draft
-    keep_copy: bool
+    mailbox: str
+    copies: str
+    mailboxes: tuple[str, ...]  # both, or the one
     key: Key | None
 
-    @property
-    def mailbox(self) -> str:
-        """The mailbox it is appended to."""
-        return (room if self.draft.is_group else own)(self.draft.recipient_id)
 
-    @property
-    def mailboxes(self) -> tuple[str, ...]:
-        """All mailboxes in which it takes a place."""
-        return (self.mailbox, sent(self.draft.sender_id)) if self.keep_copy else (self.mailbox,)
+def send_of(draft: Draft, key: Key | None, *, keep_copy: bool) -> Send:
+    """The send of a draft; a message to oneself has no copy."""
+    mailbox = (room if draft.is_group else own)(draft.recipient_id)
+    if not keep_copy or draft.is_group or draft.sender_id == draft.recipient_id:
+        return Send(draft, mailbox, "", (mailbox,), key)
+    copies = sent(draft.sender_id)
+    return Send(draft, mailbox, copies, (mailbox, copies), key)
 
 
 class Known:
@@ -166,15 +167,14 @@ def _refusal(draft: Draft, has_recipient: bool, has_sender: bool, tie: bool) -> 
 
 def _append(tx: Transaction, send: Send, known: Known, rows: list[_Row]) -> Message:
     """Number the message and note its row."""
-    draft, mailbox = send.draft, send.mailbox
-    seq = known.heads[mailbox] = known.heads[mailbox] + 1
+    draft, mailbox, heads = send.draft, send.mailbox, known.heads
+    seq = heads[mailbox] = heads[mailbox] + 1
     sent_seq = None
-    if send.keep_copy:
-        copies = sent(draft.sender_id)
-        sent_seq = known.heads[copies] = known.heads[copies] + 1
+    if send.copies:
+        sent_seq = heads[send.copies] = heads[send.copies] + 1
     position = tx.next_position()
     rows.append((position, mailbox, seq, draft.sender_id, sent_seq, tx.timestamp, draft.message_id, draft.message))
-    message = Message(draft.sender_id, draft.message, draft.recipient_id, str(tx.timestamp), draft.message_id, seq)
+    message = Message(draft.sender_id, draft.message, draft.recipient_id, tx.stamp, draft.message_id, seq)
     tx.changes.append(Posted(position, mailbox, message, sent_seq or 0))
     return message
 

@@ -13,6 +13,7 @@ class Transaction:
         self.after = position
         self.position = position
         self.timestamp = timestamp
+        self.stamp = str(timestamp)  # as messages show it
         self.changes: list[Change] = []
 
     def next_position(self) -> int:

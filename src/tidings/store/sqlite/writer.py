@@ -15,46 +15,30 @@ import logging
 import os
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
-import msgspec
 
-from tidings.errors import Internal, StoreUnavailable, TidingsError, TooMany, Unavailable
+from tidings.errors import Internal, StoreUnavailable, TidingsError
 from tidings.model import Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
+from tidings.store.sqlite.jobs import Job, Jobs, Outcome, Settle, Write
 from tidings.store.sqlite.sends import Known, Send, send_all
 from tidings.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")
 
+_Result = tuple[Job, Any, Exception | None]  # what a write gave inside the commit, or why it was refused
+
 log = logging.getLogger("tidings.store")
 
-BATCH_MAX = 500  # writes in one commit: some 20 ms of work, so that nobody waits long behind it
 _PAUSE_S = 0.001
-_SWEEP_S = 0.25
 _FAILED_S = 1.0
 _TEND_S = 0.1  # at the disk's 500 MB/s, the log file grows by 50 MB meanwhile
 _AHEAD_MAX_MS = 20  # timestamps further ahead than this mean that the clock was set back
-
-
-Write = Callable[[Transaction], Any] | Send
-
-
-class Job(msgspec.Struct, frozen=True):
-    """A write that waits, the mailboxes of which its commit takes no other message, and who waits for it."""
-
-    write: Write
-    mailboxes: tuple[str, ...]
-    answer: "asyncio.Future[Any]"
-
-
-Outcome = tuple[Job, Any, BaseException | None]
 
 
 class Writer:
@@ -65,33 +49,21 @@ class Writer:
         db: apsw.Connection,
         path: Path,
         *,
-        mailbox_max: int,
-        waiting_max: int,
-        wait_s: float,
+        jobs: Jobs,
         on_batch: Callable[[int], None],
         tidy: Callable[[apsw.Connection], None],
     ) -> None:
         self._db = db
         self._wal = Path(f"{path}-wal")
         self._turn_file = os.open(f"{path}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._mailbox_max = mailbox_max
-        self._waiting_max = waiting_max
-        self._wait_s = wait_s
-        self._issued: deque[tuple[float, asyncio.Future[Any]]] = deque()  # when it becomes overdue
+        self._jobs = jobs
         self._on_batch = on_batch
         self._tidy = tidy
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._put_off: deque[Job] = deque()
-        self._by_mailbox: Counter[str] = Counter()
-        self._is_closing = False
-        self._is_open = True  # until the thread met the end of the queue
         self._known = Known()
         self._may_begin_at = 0.0
         self._tend_at = 0.0
-        self.waiting = 0
         self.committed = -1  # the last position that a commit of ours was answered for
         self._loop = asyncio.get_running_loop()
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         self._thread = threading.Thread(target=self._work, name="tidings-writer", daemon=True)
         self._thread.start()
 
@@ -103,39 +75,48 @@ class Writer:
         """Append a message. Raises its refusal, TooMany if a mailbox has too many waiting, Unavailable."""
         return await self._put(send, send.mailboxes)
 
+    def submit(self, send: Send, settle: Settle) -> None:
+        """The same without waiting: `settle` is told what `send` would give or raise. Raises TooMany, Unavailable.
+
+        What it tells must be published in the same step, so that no reader in between finds this node behind.
+        """
+
+        def acknowledge(written: Written[Any] | None, error: Exception | None) -> None:
+            if written is not None:
+                self.committed = max(self.committed, written.batch.last)
+            settle(written, error)
+
+        self._jobs.put(send, send.mailboxes, acknowledge)
+
     async def _put(self, write: Write, mailboxes: tuple[str, ...]) -> Written[Any]:
-        self._admit(mailboxes)
         answer: asyncio.Future[Written[Any]] = self._loop.create_future()
-        self.waiting += 1
-        for mailbox in mailboxes:
-            self._by_mailbox[mailbox] += 1
-        self._issued.append((self._loop.time() + self._wait_s, answer))
-        self._queue.put(Job(write, mailboxes, answer))
+
+        def settle(written: Written[Any] | None, error: Exception | None) -> None:
+            if written is not None and answer.done():  # its caller goes away just now
+                self.committed = max(self.committed, written.batch.last)
+            elif written is not None:
+                answer.set_result(written)
+            elif error is not None and not answer.done():
+                answer.set_exception(error)
+
+        job = self._jobs.put(write, mailboxes, settle)
         try:
             return await answer
-        finally:
-            self._acknowledge(answer)
+        finally:  # it goes on, and publishes in the same step: no reader in between finds this node behind
+            job.is_settled = True  # also if the caller goes away
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self.committed = max(self.committed, answer.result().batch.last)
 
     async def close(self) -> None:
         """Finish what waits, then end the thread."""
-        self._is_closing = True
-        self._queue.put(None)
+        self._jobs.end()
         await self._loop.run_in_executor(None, self._thread.join)
-        self._sweeper.cancel()
+        self._jobs.stop()
         os.close(self._turn_file)
-
-    def _admit(self, mailboxes: tuple[str, ...]) -> None:
-        if self._is_closing:
-            raise Unavailable("shutting_down", "This server is stopping.", retry_s=1)
-        if self.waiting >= self._waiting_max:
-            raise Unavailable("overloaded", "Too many writes are waiting.", retry_s=1)
-        for mailbox in mailboxes:
-            if self._by_mailbox[mailbox] >= self._mailbox_max:
-                raise TooMany("mailbox_busy", "Too many messages are waiting for this mailbox.", retry_s=1)
 
     def _work(self) -> None:
         """The thread's whole life. What it can't foresee is logged, and it goes on, since nobody sees a dead one."""
-        while self._is_open or self._put_off:
+        while not self._jobs.has_ended:
             try:
                 self._take_turn()
             except Exception:
@@ -143,15 +124,11 @@ class Writer:
                 self._may_begin_at = time.monotonic() + _FAILED_S
 
     def _take_turn(self) -> None:
-        if not self._put_off:
-            job = self._queue.get()
-            if job is None:
-                self._is_open = False
-                return
-            self._put_off.append(job)
+        if not self._jobs.take():
+            return
         self._wait_for_turn()
-        self._gather()
-        jobs = self._choose()
+        self._jobs.gather()
+        jobs = self._jobs.choose()
         if jobs:
             self._loop.call_soon_threadsafe(self._deliver, self._commit_all(jobs))
             self._tend()
@@ -161,32 +138,6 @@ class Writer:
         if delay > 0:
             time.sleep(delay)
 
-    def _gather(self) -> None:
-        """Take what waits in the queue, up to its end."""
-        while self._is_open and not self._queue.empty():
-            job = self._queue.get_nowait()
-            if job is None:
-                self._is_open = False
-            else:
-                self._put_off.append(job)
-
-    def _choose(self) -> list[Job]:
-        """The next commit: the oldest first, at most one message of each mailbox."""
-        chosen: list[Job] = []
-        later: deque[Job] = deque()
-        taken: set[str] = set()
-        while self._put_off and len(chosen) < BATCH_MAX:
-            job = self._put_off.popleft()
-            if job.answer.done():  # overdue, or its caller went away: nobody was promised anything
-                self._loop.call_soon_threadsafe(self._release, (job,))
-                continue
-            is_free = taken.isdisjoint(job.mailboxes)
-            taken.update(job.mailboxes)  # also when put off, so that a mailbox keeps its order
-            (chosen if is_free else later).append(job)
-        later.extend(self._put_off)
-        self._put_off = later
-        return chosen
-
     def _commit_all(self, jobs: Sequence[Job]) -> list[Outcome]:
         try:
             return self._commit(jobs)
@@ -195,7 +146,7 @@ class Writer:
                 return [(job, None, translate(error)) for job in jobs]
         outcomes: list[Outcome] = []
         for job in jobs:  # one of them spoiled it; alone, it spoils only its own
-            if job.answer.done():  # overdue meanwhile, and told so
+            if job.is_settled:  # overdue meanwhile, and told so
                 outcomes.append((job, None, None))
                 continue
             self._wait_for_turn()
@@ -253,37 +204,16 @@ class Writer:
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
         self._on_batch(len(outcomes))
-        self._release(job for job, _, _ in outcomes)
+        self._jobs.release(job for job, _, _ in outcomes)
         for job, written, error in outcomes:
-            if job.answer.done():  # overdue, or its caller went away
-                self.committed = max(self.committed, written.batch.last if written else -1)
-            elif error is None:
-                job.answer.set_result(written)
-            else:
-                job.answer.set_exception(error)
-
-    def _acknowledge(self, answer: "asyncio.Future[Written[Any]]") -> None:
-        """Its caller goes on, and publishes it in the same step: no reader in between finds this node behind."""
-        if answer.done() and not answer.cancelled() and answer.exception() is None:
-            self.committed = max(self.committed, answer.result().batch.last)
-
-    def _release(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            self.waiting -= 1
-            for mailbox in job.mailboxes:
-                self._by_mailbox[mailbox] -= 1
-                if not self._by_mailbox[mailbox]:
-                    del self._by_mailbox[mailbox]
-
-    def _sweep(self) -> None:
-        """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""
-        now = self._loop.time()
-        while self._issued and (self._issued[0][1].done() or self._issued[0][0] <= now):
-            _, answer = self._issued.popleft()
-            if not answer.done():
-                text = "The store did not take this in time; it may yet. The same Idempotency-Key finds out."
-                answer.set_exception(StoreUnavailable("store_unavailable", text, retry_s=2))
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+            if not job.is_settled:
+                job.is_settled = True
+                try:
+                    job.settle(written, error)
+                except Exception:  # a fault of one is not the others'
+                    log.exception("a write could not be answered")
+            elif written is not None:  # overdue, or its caller went away
+                self.committed = max(self.committed, written.batch.last)
 
 
 def translate(error: Exception) -> TidingsError:
@@ -299,7 +229,7 @@ def translate(error: Exception) -> TidingsError:
     return Internal("internal", "The server failed.")
 
 
-def _run(jobs: Sequence[Job], tx: Transaction, known: Known) -> list[Outcome]:
+def _run(jobs: Sequence[Job], tx: Transaction, known: Known) -> list[_Result]:
     """Each job's result; the sends are done together, after the rest. A refusal is a result, too."""
     sends = [job for job in jobs if isinstance(job.write, Send)]
     outcomes = [_attempt(job, job.write, tx) for job in jobs if not isinstance(job.write, Send)]
@@ -309,7 +239,7 @@ def _run(jobs: Sequence[Job], tx: Transaction, known: Known) -> list[Outcome]:
     return outcomes
 
 
-def _attempt(job: Job, write: Callable[[Transaction], Any], tx: Transaction) -> Outcome:
+def _attempt(job: Job, write: Callable[[Transaction], Any], tx: Transaction) -> _Result:
     try:
         return job, write(tx), None
     except StoreUnavailable:

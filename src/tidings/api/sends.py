@@ -1,0 +1,73 @@
+"""A plain send, taken from the protocol and answered to it without ASGI, task and future.
+
+Those cost as much as all else that a send does on the event loop. Only the plainest form of the call is taken (nothing
+encoded, no header twice, a length that fits); the route answers any other the same, a little slower. What is checked,
+in which order, and what is said are the route's: it reads with the same functions.
+"""
+
+import time
+from collections.abc import Callable
+
+from tidings.api.limits import Guard
+from tidings.api.messages import wanted
+from tidings.api.query import key_in
+from tidings.api.replies import Reply, fault, problem, reply
+from tidings.api.wire import Headers
+from tidings.config import Settings
+from tidings.errors import TidingsError
+from tidings.metrics import Metrics
+from tidings.model import Message
+from tidings.service import Messages
+
+ROUTE = "/v1/messages/send"
+_KINDS = {f"{ROUTE}?type={kind}".encode(): kind for kind in ("private", "group")}
+_AS_A_WHOLE = 65_536  # bytes of a body that are kept before anything reads it; uvicorn's own bound
+
+
+class Sends:
+    """What the protocol asks for each POST: `kind_of` at the end of its headers, `begin` at the end of its body."""
+
+    def __init__(self, messages: Messages, guard: Guard, settings: Settings, metrics: Metrics) -> None:
+        self._messages = messages
+        self._guard = guard
+        self._settings = settings
+        self._metrics = metrics
+        self._body_max = min(settings.body_max_bytes, _AS_A_WHOLE)
+
+    def kind_of(self, target: bytes, headers: Headers) -> str | None:
+        """`private` or `group` for the head of a plain send; None if it is for the application."""
+        kind = _KINDS.get(target)
+        if kind is None or not self._guard.welcomes(headers):
+            return None
+        length = -1
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name in (b"transfer-encoding", b"expect"):
+                return None
+        return kind if 0 <= length <= self._body_max else None
+
+    def begin(self, kind: str, headers: Headers, body: bytes, began: float, answer: Callable[[Reply], None]) -> None:
+        """Send; `answer` is called once, now or later, with what the route would reply."""
+
+        def settle(message: Message | None, error: Exception | None) -> None:
+            answered = reply(message) if message is not None else _refusal(error)
+            answer(answered)
+            self._metrics.answered(ROUTE, "POST", str(answered.status), time.perf_counter() - began)
+
+        try:
+            sender_id, recipient_id, text = wanted(kind, body, self._settings)
+            key = key_in(headers, sender_id, kind, recipient_id, text)
+            self._messages.submit(sender_id, recipient_id, text, kind == "group", key, settle)
+        except Exception as error:
+            settle(None, error)
+
+    def gone(self, began: float) -> None:
+        """The client left before its body came whole."""
+        self._metrics.answered(ROUTE, "POST", "gone", time.perf_counter() - began)
+
+
+def _refusal(error: Exception | None) -> Reply:
+    if isinstance(error, TidingsError):
+        return problem(error)
+    return fault(f"POST {ROUTE}", error or RuntimeError("neither a message nor a reason"))

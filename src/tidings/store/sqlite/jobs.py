@@ -1,0 +1,146 @@
+"""Writes that wait for their commit: bounded when they come in, chosen for a commit by its thread, settled once.
+
+`put`, `release`, `settle` and `sweep` are for the event loop; `take`, `gather` and `choose` for the writer's thread.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from tidings.errors import StoreUnavailable, TooMany, Unavailable
+from tidings.model import Written
+from tidings.store.sqlite.sends import Send
+from tidings.store.sqlite.transaction import Transaction
+
+BATCH_MAX = 500  # writes in one commit: some 20 ms of work, so that nobody waits long behind it
+_SWEEP_S = 0.25
+
+Write = Callable[[Transaction], Any] | Send
+Settle = Callable[[Written[Any] | None, Exception | None], None]
+
+
+class Job(msgspec.Struct, eq=False):
+    """A write that waits, the mailboxes of which its commit takes no other message, and who is told how it ended.
+
+    After `due` (time of the loop) the outcome is unknown. A settled job is told nothing any more.
+    """
+
+    write: Write
+    mailboxes: tuple[str, ...]
+    due: float
+    settle: Settle
+    is_settled: bool = False
+
+
+Outcome = tuple[Job, Written[Any] | None, Exception | None]
+
+
+class Jobs:
+    """All that wait; `waiting_max` and `mailbox_max` bound them in all and for one mailbox, `wait_s` each wait."""
+
+    def __init__(self, waiting_max: int, mailbox_max: int, wait_s: float) -> None:
+        self._waiting_max = waiting_max
+        self._mailbox_max = mailbox_max
+        self._wait_s = wait_s
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._put_off: deque[Job] = deque()
+        self._by_mailbox: dict[str, int] = {}
+        self._issued: deque[Job] = deque()
+        self._is_closing = False
+        self._is_open = True  # until the thread met the end of the queue
+        self.waiting = 0
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def put(self, write: Write, mailboxes: tuple[str, ...], settle: Settle) -> Job:
+        """Let a write wait. Raises TooMany, Unavailable."""
+        if self._is_closing:
+            raise Unavailable("shutting_down", "This server is stopping.", retry_s=1)
+        if self.waiting >= self._waiting_max:
+            raise Unavailable("overloaded", "Too many writes are waiting.", retry_s=1)
+        counts = self._by_mailbox
+        for mailbox in mailboxes:
+            if counts.get(mailbox, 0) >= self._mailbox_max:
+                raise TooMany("mailbox_busy", "Too many messages are waiting for this mailbox.", retry_s=1)
+        self.waiting += 1
+        for mailbox in mailboxes:
+            counts[mailbox] = counts.get(mailbox, 0) + 1
+        job = Job(write, mailboxes, self._loop.time() + self._wait_s, settle)
+        self._issued.append(job)
+        self._queue.put(job)
+        return job
+
+    def end(self) -> None:
+        """Take nothing more; the thread ends behind what waits."""
+        self._is_closing = True
+        self._queue.put(None)
+
+    def stop(self) -> None:
+        """The thread is gone: nothing is overdue any more."""
+        self._sweeper.cancel()
+
+    def release(self, jobs: Iterable[Job]) -> None:
+        """They wait no longer."""
+        counts = self._by_mailbox
+        for job in jobs:
+            self.waiting -= 1
+            for mailbox in job.mailboxes:
+                left = counts[mailbox] - 1
+                if left:
+                    counts[mailbox] = left
+                else:
+                    del counts[mailbox]
+
+    def _sweep(self) -> None:
+        """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""
+        now = self._loop.time()
+        while self._issued and (self._issued[0].is_settled or self._issued[0].due <= now):
+            job = self._issued.popleft()
+            if not job.is_settled:
+                job.is_settled = True
+                text = "The store did not take this in time; it may yet. The same Idempotency-Key finds out."
+                job.settle(None, StoreUnavailable("store_unavailable", text, retry_s=2))
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    @property
+    def has_ended(self) -> bool:
+        """For the thread: whether there is nothing left, and nothing can come."""
+        return not self._is_open and not self._put_off
+
+    def take(self) -> bool:
+        """Wait until something waits; false if nothing will any more."""
+        if not self._put_off:
+            self._hold(self._queue.get())
+        return bool(self._put_off)
+
+    def gather(self) -> None:
+        """Take what waits in the queue, up to its end."""
+        while self._is_open and not self._queue.empty():
+            self._hold(self._queue.get_nowait())
+
+    def choose(self) -> list[Job]:
+        """The next commit: the oldest first, at most one message of each mailbox."""
+        chosen: list[Job] = []
+        later: deque[Job] = deque()
+        taken: set[str] = set()
+        while self._put_off and len(chosen) < BATCH_MAX:
+            job = self._put_off.popleft()
+            if job.is_settled:  # overdue, or its caller went away: nobody was promised anything
+                self._loop.call_soon_threadsafe(self.release, (job,))
+                continue
+            is_free = taken.isdisjoint(job.mailboxes)
+            taken.update(job.mailboxes)  # also when put off, so that a mailbox keeps its order
+            (chosen if is_free else later).append(job)
+        later.extend(self._put_off)
+        self._put_off = later
+        return chosen
+
+    def _hold(self, job: Job | None) -> None:
+        if job is None:
+            self._is_open = False
+        else:
+            self._put_off.append(job)
