@@ -47,7 +47,8 @@ def scenes(page: Path) -> list[Scene]:
 def paste(page: Path, server: ServerProcess, home: Path) -> list[str]:
     """What each of a page's commands prints, all of them run by one shell, as if pasted one after the other.
 
-    `python` and `tidings` are those of the environment that was installed; a program is run where it stands.
+    `python` and `tidings` are those of the environment that was installed, and the latter's server is this one; a
+    program is run where it stands.
     """
     told = scenes(page)
     script = "set -eo pipefail\n" + "".join(f"printf '\\036'\n{_pasted(scene.commands)}" for scene in told)
@@ -57,7 +58,7 @@ def paste(page: Path, server: ServerProcess, home: Path) -> list[str]:
         capture_output=True,
         text=True,
         cwd=home,
-        env={**here, "PATH": f"{Path(sys.executable).parent}:{here['PATH']}"},
+        env={**here, "PATH": f"{Path(sys.executable).parent}:{here['PATH']}", "TIDINGS_URL": server.url},
         timeout=120,
         check=False,
     )

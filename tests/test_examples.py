@@ -21,7 +21,7 @@ TOLD = {page: scenes(page) for page in PAGES if page not in ELSEWHERE and scenes
 def test_examples_print_what_is_shown(page: Path, tmp_path: Path) -> None:
     """A page's blocks, pasted into one shell while a server runs, print what stands behind each."""
     names = Names()
-    with ServerProcess.start(tmp_path) as server:
+    with ServerProcess.start(tmp_path / "data") as server:  # so the default --store is this server's, as with make run
         for scene, printed in zip(TOLD[page], paste(page, server, tmp_path), strict=True):
             compare(scene, printed, names)
 
