@@ -3,8 +3,6 @@
 import ast
 import hashlib
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import tomllib
@@ -13,18 +11,18 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 
 from tests.examples import scenes
-from tests.pages import PAGES, ROOT, SHOWN, Fence, anchors, codes, fences, links, named_files, prose, rows, surroundings
-from tests.server import Output, ServerProcess, until
+from tests.pages import PAGES, ROOT, anchors, codes, fences, links, named_files, prose, rows
 from tidings.api.openapi import STATUS
 from tidings.api.query import KEY_CHARS
 from tidings.cli import flag, variable
 from tidings.config import Settings
 from tidings.history import KINDS, Changing, Fault, Reading, Sending
+from tidings.model import Message
+from tidings.routes import ROUTES
 
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "tidings"
@@ -134,6 +132,19 @@ def test_the_readme_has_some_of_the_limits() -> None:
     assert all(row in whole for row in rows(ROOT / "README.md", "## Limits"))
 
 
+def test_fields_and_parameters_of_messages_are_all_explained() -> None:
+    """docs/api.md has each field of a message, and each parameter of reading, and no other."""
+    named = [row[0].strip("`") for row in rows(DOCS / "api.md", "What a message has:")]
+    assert named == [field.encode_name for field in msgspec.structs.fields(Message)]
+    params = [
+        row[0].strip("`")
+        for row in rows(
+            DOCS / "api.md", "That is all there is, streamed however long. Parameters say which part of it is wanted:"
+        )
+    ]
+    assert params == [param.name for param in ROUTES["/v1/messages/{userId}"]["GET"].params]
+
+
 def test_the_errors_are_all_there() -> None:
     """The table of errors has every code, each beside its status, and no other."""
     table = rows(DOCS / "api.md", "## Errors")
@@ -236,104 +247,3 @@ def test_the_checker_says_what_is_shown(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tidings.history", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, verdict.text, "")
-
-
-class Reader:
-    """The reader of docs/delivery.md as a process; `printed` is all that any of its lives printed."""
-
-    def __init__(self, program: str, user_id: str, home: Path) -> None:
-        (home / "reader.py").write_text(program)
-        self._command = [sys.executable, "-I", "-W", "error", "reader.py", user_id, str(home / "place")]
-        self._home = home
-        self._earlier = ""
-        self.start()
-
-    def start(self) -> None:
-        env = surroundings(self._home)
-        self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self._home, env=env
-        )
-        assert self._process.stdout
-        self._output = Output(self._process.stdout)
-
-    def end(self) -> None:
-        """SIGKILL."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        self._output.ended(20)
-        self._earlier += self._output.text
-
-    def expect(self, line: str) -> None:
-        """Wait for a line of this life."""
-        found = self._output.find(re.compile(f"^{re.escape(line)}$", re.MULTILINE), 20)
-        assert found, f"no {line!r}, but: {self._output.text}"
-
-    @property
-    def printed(self) -> list[str]:
-        return (self._earlier + self._output.text).splitlines()
-
-
-def _program() -> Fence:
-    (program,) = (block for block in fences(DOCS / "delivery.md") if block.language == "python")
-    return program
-
-
-def test_the_reader_loses_nothing(tmp_path: Path) -> None:
-    """The program of docs/delivery.md gets all once, whoever is killed, and says when history broke off."""
-    data, copy, home = tmp_path / "data", tmp_path / "copy", tmp_path / "home"
-    data.mkdir()
-    home.mkdir()
-    server = ServerProcess.start(data)
-    flags = ("--port", server.url.rpartition(":")[2])
-    ann, bob = (
-        httpx.post(f"{server.url}/v1/users/create", json={"username": name}).json()["userId"] for name in ("ann", "bob")
-    )
-
-    def send(*texts: str) -> None:
-        for text in texts:
-            body = {"senderId": ann, "receiverId": bob, "message": text}
-            httpx.post(f"{server.url}/v1/messages/send?type=private", json=body).raise_for_status()
-
-    send("one", "two")
-    reader = Reader(_program().text.replace(SHOWN, server.url), bob, home)
-    try:
-        reader.expect("two")
-        send("three")
-        reader.expect("three")
-        server.kill()
-        server = ServerProcess.start(data, *flags)
-        send("four")
-        reader.expect("four")
-        _until_kept(home / "place", server.url, bob)
-        reader.end()
-        send("five")
-        reader.start()
-        reader.expect("five")
-        assert reader.printed == ["one", "two", "three", "four", "five"]
-        server.kill()
-        shutil.copytree(data, copy)
-        server = ServerProcess.start(data, *flags)
-        send("lost")
-        reader.expect("lost")
-        server.kill()
-        shutil.rmtree(data)
-        shutil.copytree(copy, data)
-        server = ServerProcess.start(data, *flags)
-        send("six")
-        reader.expect("six")
-        said, *again = reader.printed[6:]
-        assert "another" in said
-        assert again == ["one", "two", "three", "four", "five", "six"]
-    finally:
-        reader.end()
-        server.kill()
-
-
-def _until_kept(place: Path, url: str, user_id: str) -> None:
-    """Wait until the reader has kept a cursor behind which there is nothing: it prints first."""
-
-    def is_kept() -> bool:
-        answer = httpx.get(f"{url}/v1/messages/{user_id}", params={"cursor": place.read_text()})
-        return bool(answer.json()["messages"] is None)
-
-    until(is_kept)

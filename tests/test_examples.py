@@ -13,7 +13,7 @@ from tests.server import ServerProcess
 from tidings.routes import ROUTES
 
 README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
-ELSEWHERE = {ROOT / "docs" / "delivery.md"}  # its one program goes on for ever: tests/test_docs.py runs it
+ELSEWHERE = {ROOT / "docs" / "delivery.md"}  # its one program goes on for ever: tests/test_reader.py runs it
 TOLD = {page: scenes(page) for page in PAGES if page not in ELSEWHERE and scenes(page)}
 
 
