@@ -33,7 +33,7 @@ from typing import ClassVar
 class TidingsError(Exception):
     """A refusal with a stable `code`, an HTTP `status`, and `retry`: seconds after which a repeat may help, or None."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     title: ClassVar[str] = "Internal error"
 
     def __init__(self, code: str, detail: str, *, retry_s: float | None = None) -> None:

@@ -33,6 +33,23 @@ class Membership(msgspec.Struct, frozen=True, rename="camel", gc=False):
     joined_seq: int
 
 
+class GroupJoined(msgspec.Struct, frozen=True, rename="camel"):
+    """A group as its member sees it; a re-join shows as another `joined_seq`, a hole does not."""
+
+    group_id: str
+    group_name: str
+    joined_seq: int
+
+
+class UserShown(msgspec.Struct, frozen=True, rename="camel"):
+    """A user with their groups and the ids they block."""
+
+    user_id: str
+    username: str
+    groups: Sequence[GroupJoined]
+    blocks: Sequence[str]
+
+
 class Profile(msgspec.Struct, frozen=True, gc=False):
     """A user with the memberships of now, in the order of group ids."""
 

@@ -9,8 +9,7 @@ from tidings.api.query import find_key, find_limit, find_seq, query, required
 from tidings.api.replies import Reply, reply
 from tidings.api.users import DONE, Done
 from tidings.errors import Malformed
-from tidings.model import Group, Message, User
-from tidings.service import GroupJoined
+from tidings.model import Group, GroupJoined, Message, User
 
 
 class NewGroup(msgspec.Struct, rename="camel"):

@@ -8,8 +8,7 @@ from tidings.api.parse import Form, Id, Name, parse
 from tidings.api.query import find_key, query
 from tidings.api.replies import Reply, reply
 from tidings.errors import Malformed
-from tidings.model import User
-from tidings.service import UserShown
+from tidings.model import User, UserShown
 
 
 class NewUser(msgspec.Struct, rename="camel"):

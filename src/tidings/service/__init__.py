@@ -5,7 +5,7 @@ import msgspec
 from tidings.service.groups import Groups
 from tidings.service.messages import Answer, Messages, Question
 from tidings.service.node import Node, key
-from tidings.service.users import GroupJoined, Users, UserShown
+from tidings.service.users import Users
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -21,4 +21,4 @@ class Services(msgspec.Struct, frozen=True):
         self.node.check_ready()
 
 
-__all__ = ["Answer", "GroupJoined", "Groups", "Messages", "Node", "Question", "Services", "UserShown", "Users", "key"]
+__all__ = ["Answer", "Groups", "Messages", "Node", "Question", "Services", "Users", "key"]

@@ -1,9 +1,8 @@
 """Groups: making them, letting people in and out, and what members may look at."""
 
 from tidings.errors import Refused, unknown_group
-from tidings.model import Group, Key, Membership, Message, Start, User, mint, room
+from tidings.model import Group, GroupJoined, Key, Membership, Message, Start, User, mint, room
 from tidings.service.node import Node
-from tidings.service.users import GroupJoined
 
 
 class Groups:

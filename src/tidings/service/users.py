@@ -1,28 +1,7 @@
 """Users: signing up, blocking, and what a user is told of themselves."""
 
-from collections.abc import Sequence
-
-import msgspec
-
-from tidings.model import Key, User, mint
+from tidings.model import GroupJoined, Key, User, UserShown, mint
 from tidings.service.node import Node
-
-
-class GroupJoined(msgspec.Struct, frozen=True, rename="camel"):
-    """A group as its member sees it; a re-join shows as another `joined_seq`, a hole does not."""
-
-    group_id: str
-    group_name: str
-    joined_seq: int
-
-
-class UserShown(msgspec.Struct, frozen=True, rename="camel"):
-    """A user with their groups and the ids they block."""
-
-    user_id: str
-    username: str
-    groups: Sequence[GroupJoined]
-    blocks: Sequence[str]
 
 
 class Users:

@@ -1,0 +1,194 @@
+"""Following: each message once for ever, whatever fails, and what can't be continued said."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.followed import cast, texts
+from tests.scene import Line, scene
+from tests.server import ServerProcess
+from tidings import AnotherHistory, Client, Retries, TidingsError, Unreachable
+from tidings.client import Following
+from tidings.errors import Malformed, Unknown
+from tidings.model import Message
+
+
+@scene
+async def test_each_message_once_whatever_is_killed(tmp_path: Path) -> None:
+    """Bob follows over a bad line, Ann sends; the server is killed twice: he gets each message once, in order."""
+    server = ServerProcess.start(tmp_path)
+    port = server.url.rpartition(":")[2]
+    wanted = [f"message {number}" for number in range(200)]
+    try:
+        async with cast(server.url) as (tidings, ann, bob, hikers), Line(server.url, seed=3, bytes_max=8000) as line:
+            async with Client(line.url) as over_the_line:
+                got: list[Message] = []
+
+                async def follow() -> None:
+                    async for message in over_the_line.follow(bob, limit=7):
+                        got.append(message)
+                        if len(got) == 2 * len(wanted):
+                            return
+
+                following = asyncio.ensure_future(follow())
+                for number, text in enumerate(wanted):
+                    await tidings.send(ann, bob, text)
+                    await tidings.send_to_group(ann, hikers, text)
+                    if number in (60, 120):
+                        server.kill()
+                        server = await asyncio.to_thread(ServerProcess.start, tmp_path, "--port", port)
+                await following
+            assert line.cuts
+            for mailbox in (bob, hikers):
+                assert [message.message for message in got if message.recipient_id == mailbox] == wanted
+    finally:
+        server.kill()
+
+
+@scene
+async def test_a_cursor_is_saved_when_all_before_it_was_handled(server: ServerProcess) -> None:
+    """Bob's program dies while it handles a message: it gets that one again, none is left out, and ids tell doubles."""
+    saved: list[str] = []
+
+    async def keep(cursor: str) -> None:
+        saved.append(cursor)
+
+    async with cast(server.url) as (tidings, ann, bob, _):
+        for number in range(6):
+            await tidings.send(ann, bob, str(number))
+        following = tidings.follow(bob, save=saved.append, limit=3)
+        first = [await anext(following) for _ in range(3)]
+        assert saved == []  # the third one may not have been handled yet
+        assert following.cursor is None
+        third_to_fifth = [await anext(following), await anext(following)]
+        assert saved == [following.cursor]
+
+        again = tidings.follow(bob, saved[-1], save=keep, limit=3)  # the fourth and fifth were handed over, not saved
+        rest = [await anext(again) for _ in range(3)]
+        assert [message.message_id for message in rest[:2]] == [message.message_id for message in third_to_fifth]
+        assert [message.message for message in [*first, *rest]] == ["0", "1", "2", "3", "4", "5"]
+        await tidings.send(ann, bob, "6")
+        assert await texts(again, 1) == ["6"]
+        assert len(saved) == 2
+
+
+@scene
+async def test_what_could_not_be_saved_is_saved_before_the_next(server: ServerProcess) -> None:
+    """The disk is full when the cursor is to be kept: the reader is told, and when asking again, it is kept first."""
+    saved: list[str] = []
+    failing = [OSError("disk full")]
+
+    def save(cursor: str) -> None:
+        if failing:
+            raise failing.pop()
+        saved.append(cursor)
+
+    async with cast(server.url) as (tidings, ann, bob, _):
+        await tidings.send(ann, bob, "one")
+        following = tidings.follow(bob, save=save)
+        assert await texts(following, 1) == ["one"]
+        with pytest.raises(OSError, match="disk full"):
+            await anext(following)
+        await tidings.send(ann, bob, "two")
+        assert await texts(following, 1) == ["two"]
+        assert len(saved) == 1
+
+
+@scene
+async def test_a_cancelled_wait_loses_nothing(server: ServerProcess) -> None:
+    """Bob waits for a moment only, again and again: what comes later is given to the next who waits."""
+    async with cast(server.url) as (tidings, ann, bob, _):
+        following = tidings.follow(bob)
+        for number in range(3):
+            waiting = asyncio.ensure_future(anext(following))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(waiting), 0.05)
+            with pytest.raises(RuntimeError, match="one task at a time"):
+                await anext(following)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await tidings.send(ann, bob, str(number))
+            assert await texts(following, 1) == [str(number)]
+
+
+@scene
+async def test_from_now_on(server: ServerProcess) -> None:
+    """Who follows from now gets what is sent later, and the place of now is kept before anything comes."""
+    saved: list[str] = []
+    async with cast(server.url) as (tidings, ann, bob, hikers):
+        await tidings.send_to_group(ann, hikers, "before")
+        is_saved = asyncio.Event()
+
+        def save(cursor: str) -> None:
+            saved.append(cursor)
+            is_saved.set()
+
+        waiting = asyncio.ensure_future(anext(tidings.follow(bob, "now", save=save)))
+        await is_saved.wait()
+        await tidings.send_to_group(ann, hikers, "after")
+        assert (await waiting).message == "after"
+
+
+@scene
+async def test_history_that_broke_off_is_said(tmp_path: Path) -> None:
+    """An older copy of the store is put back: the reader says so, once, and then begins from the beginning."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    data.mkdir()
+    with ServerProcess.start(data) as server:
+        async with cast(server.url) as (tidings, ann, bob, _):
+            await tidings.send(ann, bob, "one")
+        server.terminate()
+    shutil.copytree(data, copy)
+    saved: list[str] = []
+    with ServerProcess.start(data) as server:
+        port = server.url.rpartition(":")[2]
+        async with Client(server.url) as tidings:
+            following = tidings.follow(bob, save=saved.append)
+            assert await texts(following, 1) == ["one"]
+            await tidings.send(ann, bob, "lost")
+            assert await texts(following, 1) == ["lost"]
+            server.kill()
+            shutil.rmtree(data)
+            shutil.copytree(copy, data)
+            with ServerProcess.start(data, "--port", port):
+                with pytest.raises(AnotherHistory):
+                    await anext(following)
+                await tidings.send(ann, bob, "another")
+                assert await texts(following, 2) == ["one", "another"]
+                with pytest.raises(AnotherHistory):
+                    await anext(tidings.follow(bob, saved[0]))
+
+
+@scene
+async def test_what_will_not_pass_is_raised(server: ServerProcess) -> None:
+    """Nobody by that name, and a cursor that is none: said at once, and again when asked again."""
+    async with Client(server.url) as tidings:
+        ann = (await tidings.create_user("ann")).user_id
+        wrong: list[tuple[Following, type[TidingsError]]] = [
+            (tidings.follow("nobody"), Unknown),
+            (tidings.follow(ann, "none"), Malformed),
+        ]
+        for following, kind in wrong:
+            for _ in range(2):
+                with pytest.raises(kind):
+                    await anext(following)
+
+
+@scene
+async def test_a_silent_server_is_given_up_if_wished(tmp_path: Path) -> None:
+    """With a bound on silence, following a server that is gone ends with Unreachable; the reader may go on later."""
+    server = ServerProcess.start(tmp_path)
+    port = server.url.rpartition(":")[2]
+    async with Client(server.url, retries=Retries(total_s=0.2)) as tidings:
+        ann = (await tidings.create_user("ann")).user_id
+        await tidings.send(ann, ann, "one")
+        following = tidings.follow(ann, give_up_s=0.5)
+        assert await texts(following, 1) == ["one"]
+        server.kill()
+        with pytest.raises(Unreachable):
+            await anext(following)
+        with ServerProcess.start(tmp_path, "--port", port):
+            await tidings.send(ann, ann, "two")
+            assert await texts(following, 1) == ["two"]
