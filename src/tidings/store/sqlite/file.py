@@ -16,7 +16,7 @@ APPLICATION_ID = 0x54494431  # "TID1", so that another program's file is told fr
 SCHEMA_VERSION = 1
 WAL_MAX_BYTES = 64 << 20  # beyond it a checkpoint waits for the readers of the moment, so that the log starts over
 _WAL_PAGES = 8_000  # 32 MB between checkpoints: a page that is written often is copied back once (a third of a commit)
-_BUSY_MS = 5_000  # longer than any commit or checkpoint takes
+BUSY_MS = 5_000  # longer than any commit or checkpoint takes
 
 
 def path_of(url: str) -> Path:
@@ -27,7 +27,7 @@ def path_of(url: str) -> Path:
 def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
     """A connection with the pragmas that the promises rest on; `synchronous=FULL` is what makes a commit durable."""
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-    db.set_busy_timeout(_BUSY_MS)
+    db.set_busy_timeout(BUSY_MS)
     bounds = (f"wal_autocheckpoint={_WAL_PAGES}", f"journal_size_limit={WAL_MAX_BYTES}")
     for pragma in ("synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY", *bounds):
         db.execute(f"PRAGMA {pragma}").fetchall()

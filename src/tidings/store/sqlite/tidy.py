@@ -1,9 +1,12 @@
-"""Old news and keys leave in small steps, between commits, so that no write waits long for it."""
+"""Done between commits, in small steps so that no write waits long: old news and keys leave, the log starts over."""
 
 import time
 
 import apsw
 
+from tidings.store.sqlite.file import BUSY_MS
+
+_START_OVER_MS = 50  # ten times what a page takes to read; who holds a snapshot longer is not waited for
 _EVERY_S = 10.0
 _STEP = 500  # rows a step: about a millisecond
 _PAGES = 64  # freed pages given back to the file system a step
@@ -48,3 +51,18 @@ class Tidy:
         if keys:
             db.execute("DELETE FROM keys WHERE number <= ?", (keys[-1],))
         return len(old) < _STEP and len(keys) < _STEP
+
+
+def start_log_over(db: apsw.Connection) -> bool:
+    """Copy the log back and empty its file, once the readers of the moment have ended; false if one of them stays.
+
+    The whole wait is the writer's: with the usual timeout, each commit during a backup took five seconds more.
+    """
+    db.set_busy_timeout(_START_OVER_MS)
+    try:
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        return False
+    finally:
+        db.set_busy_timeout(BUSY_MS)
+    return True

@@ -27,6 +27,7 @@ from tidings.model import Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
 from tidings.store.sqlite.jobs import Job, Jobs, Outcome, Settle, Write
 from tidings.store.sqlite.sends import Known, Send, send_all
+from tidings.store.sqlite.tidy import start_log_over
 from tidings.store.sqlite.transaction import Transaction
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ log = logging.getLogger("tidings.store")
 _PAUSE_S = 0.001
 _FAILED_S = 1.0
 _TEND_S = 0.1  # at the disk's 500 MB/s, the log file grows by 50 MB meanwhile
+_HELD_S = 1.0  # after a try in vain: a snapshot held as long as a backup takes costs writes a twentieth of their time
 _AHEAD_MAX_MS = 20  # timestamps further ahead than this mean that the clock was set back
 
 
@@ -197,8 +199,8 @@ class Writer:
         self._tend_at = now + _TEND_S
         try:
             self._tidy(self._db)
-            if self._wal.stat().st_size > WAL_MAX_BYTES:
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            if self._wal.stat().st_size > WAL_MAX_BYTES and not start_log_over(self._db):
+                self._tend_at = time.monotonic() + _HELD_S
         except (apsw.Error, OSError):
             return
 
