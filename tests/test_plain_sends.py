@@ -105,9 +105,9 @@ REFUSED = [
 def test_a_refusal_is_the_routes_own(api: Api, body: bytes, headers: tuple[str, ...], kind: str) -> None:
     """Everything that can be wrong with a send: status, headers and body are those of the same call by the routes."""
     path = f"/v1/messages/send?type={kind}"
-    ((status, told, said), _) = answers(spoken(api.url, post(body, *headers, path=path) + LAST, until_closed=True))
+    ((status, told, said), *_) = answers(spoken(api.url, post(body, *headers, path=path) + LAST, until_closed=True))
     sent = post(body, *headers, *BY_ROUTE, path=path)
-    ((other_status, other_told, other_said), _) = answers(spoken(api.url, sent + LAST, until_closed=True))
+    ((other_status, other_told, other_said), *_) = answers(spoken(api.url, sent + LAST, until_closed=True))
     assert status in (400, 403, 404, 413)
     assert (status, said) == (other_status, other_said)
     assert list({**told, "date": ""}.items()) == list({**other_told, "date": ""}.items())

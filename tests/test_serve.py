@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bad_input import Wire
 from tests.server import DEADLINE_S, ServerProcess, StartFailed, store_url, until
 from tidings.config import Settings
 from tidings.listening import announce
@@ -163,6 +164,24 @@ def test_sigterm_answers_those_who_wait(own: ServerProcess) -> None:
     assert answers[0].status_code == 200
     assert answers[0].json()["messages"] is None
     assert answers[0].json()["cursor"]
+    assert own.errors == ""
+
+
+def test_sigterm_answers_what_came_behind_a_wait(own: ServerProcess) -> None:
+    """Requests that a client sent behind its long-poll are answered, too: the server says that it is shutting down."""
+    with httpx.Client(base_url=own.url, timeout=DEADLINE_S) as client, Wire(own.url) as wire:
+        ann = client.post("/v1/users/create", json={"username": "Ann"}).json()["userId"]
+        wait = f"GET /v1/messages/{ann}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        wire.say(wait + wait + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: "tidings_waits 1.0" in client.get("/metrics").text)
+        own.signal(signal.SIGTERM)
+        waited = [wire.hear(), wire.hear()]
+        readiness = wire.hear()
+        assert wire.ended()
+    assert [said.json["messages"] for said in waited] == [None, None]
+    assert (readiness.status, readiness.json["code"]) == (503, "shutting_down")
+    assert readiness.headers["retry-after"]
+    assert own.wait() == 0
     assert own.errors == ""
 
 

@@ -69,6 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: TidingsError | None = None
         self._replay: bytes | None = None
         self._in_body = False
+        self._body_left = 0
         # Bytes of the request being read, counted by chunks: those before it in its first chunk included, and left out.
         self._at_most = self._at_least = self._chunk = 0
         self._uri_max, self._headers_max = self.limits.uri_max_bytes, self.limits.headers_max_bytes
@@ -119,10 +120,19 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._is_answered_at_once():
             return
+        self._body_left = self.limits.body_max_bytes
+        if not self._is_taken_without_asgi():
+            if any(name == b"content-length" and int(value) > self._body_left for name, value in self.headers):
+                self._refuse(self._body_too_large())  # at once: nothing of it is read
+            super().on_headers_complete()
         self._in_body = True
-        if self._is_taken_without_asgi():
-            return
-        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body, or refuse the whole: sent in chunks, its length shows only now."""
+        self._body_left -= len(body)
+        if self._body_left < 0:
+            self._refuse(self._body_too_large())
+        super().on_body(body)
 
     def _is_answered_at_once(self) -> bool:
         """Answer a hot poll here, if nothing is before it on this connection: without task, cycle and ASGI."""
@@ -258,10 +268,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> TidingsError:
         if self._in_body:
-            return TooLarge("body_too_large", f"The body takes over {self.limits.body_max_bytes} bytes.")
+            return self._body_too_large()
         if len(self.url) > self._uri_max:
             return UriTooLong("uri_too_long", f"Path and query take over {self._uri_max} bytes.")
         return HeadersTooLarge("headers_too_large", f"The headers take over {self._headers_max} bytes.")
+
+    def _body_too_large(self) -> TidingsError:
+        return TooLarge("body_too_large", f"The body is longer than {self.limits.body_max_bytes} bytes.")
 
     def _without_upgrade(self) -> bytes:
         method = self.parser.get_method()

@@ -1,4 +1,4 @@
-"""Reading bodies: bounded, as JSON whatever their Content-Type, under every spelling that is accepted."""
+"""Reading bodies, as JSON whatever their Content-Type, under every spelling that is accepted."""
 
 import re
 from typing import Annotated, Any, Generic, NoReturn, TypeVar, get_type_hints
@@ -113,27 +113,17 @@ def _check_text(text: str, settings: Settings) -> None:
 
 
 async def parse(call: Call, form: Form[T]) -> T:
-    """The body as the form reads it. Raises TooLarge, and what the form raises."""
+    """The body as the form reads it. Raises ClientGone, and what the form raises."""
     return form.read(await read_body(call), call.settings)
 
 
 async def read_body(call: Call) -> bytes:
-    """The whole body. Raises TooLarge, ClientGone."""
-    most = call.settings.body_max_bytes
-    for name, value in call.scope["headers"]:
-        if name == b"content-length" and int(value) > most:
-            raise _too_large(most)  # at once: nothing of it is read
+    """The whole body, which the protocol bounds. Raises ClientGone."""
     body = bytearray()
     while True:
         message = await call.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone  # half a body is none, even where it happens to be JSON
         body += message.get("body", b"")
-        if len(body) > most:
-            raise _too_large(most)
         if not message.get("more_body"):
             return bytes(body)
-
-
-def _too_large(most: int) -> TooLarge:
-    return TooLarge("body_too_large", f"The body is longer than {most} bytes.")
