@@ -103,11 +103,18 @@ class Settings:
         67_108_864
     )
     directory_max_users: Annotated[
-        int, About("Users with their memberships kept in memory by one process.", 1, 100_000_000)
+        int,
+        About(
+            "Users with their memberships kept in memory by one process: 0.5 KB each in two groups, and their heads.",
+            1,
+            100_000_000,
+        ),
     ] = 200_000
     directory_max_heads: Annotated[
         int,
-        About("Mailbox heads kept in memory by one process: a user's own and some groups.", 1, 100_000_000),
+        About(
+            "Mailbox heads kept in memory by one process, 0.25 KB each: a user's own and some groups.", 1, 100_000_000
+        ),
     ] = 600_000
     feed_look_s: Annotated[
         float, About("How often a process looks for commits it was not woken for, in seconds.", 0.001, 10)

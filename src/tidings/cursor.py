@@ -26,6 +26,7 @@ _WIDTHS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 # A foreign alphabet's letters become one that is refused.
 _FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
+WITH_SENT = 1  # set in the digest of mailboxes to which the sent copies belong
 _SHORTEST = _VECTOR_START + _COUNTS.size + 1
 
 
@@ -48,9 +49,10 @@ class Vector(msgspec.Struct, frozen=True):
 
 
 def digest_of(keys: Iterable[int], with_sent: bool) -> int:
-    """A number, never 0, that stands for a set of memberships and whether the sent copies belong to it."""
+    """A number, never 0, that stands for a set of memberships and whether the sent copies belong to it (WITH_SENT)."""
     packed = b"".join(key.to_bytes(8, "big", signed=True) for key in sorted(keys))
-    return int.from_bytes(blake2b(packed, digest_size=8, person=b"sent" if with_sent else b"").digest(), "big") or 1
+    number = int.from_bytes(blake2b(packed, digest_size=8).digest(), "big") >> 4  # 60 bits: an int of 32 bytes, not 48
+    return (number & ~WITH_SENT or 2) | (WITH_SENT if with_sent else 0)
 
 
 def pack_vector(vector: Vector) -> bytes:

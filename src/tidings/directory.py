@@ -5,46 +5,71 @@ Entries are loaded when asked for. News that comes in while an entry is being lo
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from tidings.cursor import digest_of
+from tidings.cache import Cache
+from tidings.cursor import WITH_SENT, digest_of
 from tidings.errors import unknown_user
-from tidings.model import Altered, Batch, Head, Membership, Profile, own, room, sent
+from tidings.model import Altered, Batch, Head, Membership, Profile, User, own, room, sent
 from tidings.store import Store
 
 _ENDED_MAX = 1_000  # remembered for one user: 32 KB at the most
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What reading needs to know of a user: mailboxes without and with the sent copies, and the digests for hints."""
+    """What reading needs to know of a user: the mailboxes (by id, their own last), the digest for hints, and the rest.
 
-    profile: Profile
+    That is packed, since a directory holds hundreds of thousands.
+    """
+
     mailboxes: tuple[str, ...]
-    mailboxes_with_sent: tuple[str, ...]
     digest: int
-    digest_with_sent: int
+    packed: bytes
     ended: frozenset[int] = frozenset()  # keys of stays that the store was asked for, and does not have
+
+    @property
+    def mailboxes_with_sent(self) -> tuple[str, ...]:
+        """The mailboxes, and the copies of what was sent."""
+        return (*self.mailboxes, sent(self.user_id))
+
+    @property
+    def digest_with_sent(self) -> int:
+        """The digest for all of these."""
+        return self.digest | WITH_SENT
+
+    @property
+    def user_id(self) -> str:
+        """Whose entry it is."""
+        return self.mailboxes[-1][1:]
+
+    @property
+    def profile(self) -> Profile:
+        """The user with the memberships, unpacked at each look: 0.1 us a group."""
+        username, stays = _unpack(self.packed)
+        rooms = zip(self.mailboxes, stays, strict=False)
+        return Profile(User(self.user_id, username), tuple(Membership(name[1:], *stay) for name, stay in rooms))
 
     def membership(self, group_id: str) -> Membership | None:
         """The user's membership in a group, if there is one."""
-        return next((m for m in self.profile.memberships if m.group_id == group_id), None)
+        mailbox = room(group_id)
+        return self.profile.memberships[self.mailboxes.index(mailbox)] if mailbox in self.mailboxes else None
 
 
-def entry_of(profile: Profile) -> Entry:
-    """An entry made from what the store says."""
-    user_id = profile.user.user_id
-    keys = [m.key for m in profile.memberships]
-    mailboxes = (*(room(m.group_id) for m in profile.memberships), own(user_id))
+_Stay = tuple[str, int, int]  # the group's name, the membership's key, the head at joining
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[str, tuple[_Stay, ...]]).decode
+
+
+def entry_of(profile: Profile, share: Callable[[str], str] = str) -> Entry:
+    """An entry made from what the store says; `share` gives a group's mailbox as others hold it, so that it is one."""
+    stays = [(m.group_name, m.key, m.joined_seq) for m in profile.memberships]
     return Entry(
-        profile,
-        mailboxes,
-        (*mailboxes, sent(user_id)),
-        digest_of(keys, with_sent=False),
-        digest_of(keys, with_sent=True),
+        (*(share(room(m.group_id)) for m in profile.memberships), own(profile.user.user_id)),
+        digest_of([m.key for m in profile.memberships], with_sent=False),
+        _pack((profile.user.username, stays)),
     )
 
 
@@ -74,10 +99,9 @@ class Directory:
 
     def __init__(self, store: Store, max_users: int, max_heads: int) -> None:
         self._store = store
-        self._max_users = max_users
-        self._max_heads = max_heads
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._heads: OrderedDict[str, Head] = OrderedDict()
+        self._entries: Cache[Entry] = Cache(max_users)  # by the user's own mailbox
+        self._heads: Cache[Head] = Cache(max_heads)
+        self._rooms: Cache[str] = Cache(max_heads)  # each group's mailbox, once for all members
         self._loading: dict[str, asyncio.Task[Entry]] = {}
         self._stale: set[str] = set()  # users whose load under way is worth nothing
         self._loading_heads: dict[str, _HeadLoad] = {}
@@ -96,28 +120,27 @@ class Directory:
         """Drop what is no longer so; move heads on."""
         for change in batch.changes:
             if isinstance(change, Altered):
-                self._entries.pop(change.user_id, None)
+                self._entries.drop(own(change.user_id))
                 if change.user_id in self._loading:
                     self._stale.add(change.user_id)
                 continue
             message = change.message
-            self._move(change.mailbox, message.seq, int(message.timestamp))
+            timestamp = int(message.timestamp)
+            self._move(change.mailbox, message.seq, timestamp)
             if change.sent_seq:
-                self._move(sent(message.sender_id), change.sent_seq, int(message.timestamp))
+                self._move(sent(message.sender_id), change.sent_seq, timestamp)
 
     def reset(self, position: int) -> None:
         """Forget everything, loads under way too."""
         self._entries.clear()
         self._heads.clear()
+        self._rooms.clear()
         self._stale.update(self._loading)
         self._loading_heads = {}
 
     def find(self, user_id: str) -> Entry | None:
         """A user's entry, if it is held."""
-        entry = self._entries.get(user_id)
-        if entry is not None:
-            self._entries.move_to_end(user_id)
-        return entry
+        return self._entries.use(own(user_id))
 
     async def entry(self, user_id: str) -> Entry:
         """A user's entry. Raises Unknown; StoreUnavailable."""
@@ -136,29 +159,28 @@ class Directory:
 
         So a client that keeps an old cursor costs one look into the store, not one a poll. Raises StoreUnavailable.
         """
-        user_id = entry.profile.user.user_id
-        loaded = await self.reload(user_id)
+        loaded = await self.reload(entry.user_id)
         lacking = keys - {m.key for m in loaded.profile.memberships}
         known = entry.ended | lacking if len(entry.ended) < _ENDED_MAX else lacking  # a stay that ended stays so
         confirmed = msgspec.structs.replace(loaded, ended=known)
-        if self._entries.get(user_id) is loaded:
-            self._entries[user_id] = confirmed
+        mailbox = entry.mailboxes[-1]
+        if self._entries.find(mailbox) is loaded:
+            self._entries.replace(mailbox, confirmed)
         return confirmed
 
     def find_head(self, mailbox: str) -> Head | None:
         """A mailbox's head, if it is held."""
-        return self._heads.get(mailbox)
+        return self._heads.find(mailbox)
 
     async def heads(self, mailboxes: Sequence[str]) -> Mapping[str, Head]:
         """Heads as new as the moment of the call, at least. Raises StoreUnavailable."""
         found: dict[str, Head] = {}
         missing: list[str] = []
         for mailbox in mailboxes:
-            head = self._heads.get(mailbox)
+            head = self._heads.use(mailbox)
             if head is None:
                 missing.append(mailbox)
             else:
-                self._heads.move_to_end(mailbox)
                 found[mailbox] = head
         if missing:
             found |= await self.load_heads(missing)
@@ -186,15 +208,14 @@ class Directory:
             mailbox: _later(head, load.newer.get(mailbox)) for mailbox, head in zip(mailboxes, loaded, strict=True)
         }
         if is_current:
-            self._heads.update(heads)
-            while len(self._heads) > self._max_heads:
-                self._heads.popitem(last=False)
+            for mailbox, head in heads.items():
+                self._heads.put(mailbox, head)
         return heads
 
     def _move(self, mailbox: str, seq: int, timestamp: int) -> None:
-        head = self._heads.get(mailbox)
+        head = self._heads.find(mailbox)
         if head is not None:
-            self._heads[mailbox] = _later(head, Head(seq, timestamp))
+            self._heads.replace(mailbox, _later(head, Head(seq, timestamp)))
         load = self._loading_heads.get(mailbox)
         if load is not None:
             load.newer[mailbox] = Head(seq, timestamp)
@@ -211,8 +232,12 @@ class Directory:
             self._stale.discard(user_id)
         if profile is None:
             raise unknown_user(user_id)
-        entry = self._entries[user_id] = entry_of(profile)
-        self._entries.move_to_end(user_id)
-        while len(self._entries) > self._max_users:
-            self._entries.popitem(last=False)
+        entry = entry_of(profile, self._share)
+        self._entries.put(entry.mailboxes[-1], entry)
         return entry
+
+    def _share(self, mailbox: str) -> str:
+        held = self._rooms.use(mailbox)
+        if held is None:
+            self._rooms.put(mailbox, mailbox)
+        return held or mailbox

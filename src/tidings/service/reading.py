@@ -85,9 +85,10 @@ class Reading:
     def cursor(self, more: bool) -> str:
         """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
         entry, store = self._entry, self._node.store
-        user_id = entry.profile.user.user_id
+        user_id = entry.user_id
         seqs = {mailbox: start.seq for mailbox, start in self._starts.items()}
-        groups = {m.key: seqs[room(m.group_id)] for m in entry.profile.memberships if room(m.group_id) in seqs}
+        stays = zip(entry.mailboxes, entry.profile.memberships, strict=False)
+        groups = {m.key: seqs[mailbox] for mailbox, m in stays if mailbox in seqs}
         vector = Vector(seqs[own(user_id)], seqs.get(sent(user_id), self._sent_kept), groups)
         is_hinted = not more and self.is_whole
         digest = (entry.digest_with_sent if self._with_sent else entry.digest) if is_hinted else 0
@@ -125,14 +126,16 @@ class Reading:
 async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, until: int) -> Reading:
     """A reading that goes on where a cursor's vector says. Raises AnotherHistory, Malformed."""
     vector = cursors.unpack_vector(hint.raw)
-    user_id = entry.profile.user.user_id
+    user_id = entry.user_id
     if hint.generation != node.store.generation or not await node.store.knows(hint.run, hint.position):
         raise _another_history()
-    unknown = frozenset(vector.groups.keys() - {m.key for m in entry.profile.memberships} - entry.ended)
+    memberships = entry.profile.memberships
+    unknown = frozenset(vector.groups.keys() - {m.key for m in memberships} - entry.ended)
     if unknown:  # what the cursor says of a stay is dropped on the store's word only
         entry = await node.directory.confirm_ended(entry, unknown)
+        memberships = entry.profile.memberships
     seqs = {own(user_id): vector.own}
-    for m in entry.profile.memberships:
+    for m in memberships:
         seqs[room(m.group_id)] = vector.groups.get(m.key, m.joined_seq)
     if with_sent:
         seqs[sent(user_id)] = vector.sent or 0
