@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "tidings"
 
 # From the top down; a module may import from its own row and from those below.
 LAYERS = (
-    ("__main__", "cli", "server", "supervisor", "listening", "protocol"),
+    ("__main__", "cli", "server", "supervisor", "listening", "protocol", "garbage"),
     ("app", "routes"),
     ("api", "live"),
     ("service",),
@@ -20,7 +20,7 @@ LAYERS = (
     ("store", "feed"),
     ("cursor",),
     ("history", "client"),
-    ("metrics", "model", "config", "errors"),
+    ("metrics", "cache", "model", "config", "errors"),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 STRANGERS = {"store", "feed", "history", "client"}  # who share a row, but not what they know

@@ -105,6 +105,10 @@ class App:
         """Plain sends, for the protocol."""
         return self._sends
 
+    def count_pause(self, generation: int, seconds: float) -> None:
+        """Count a pause of the garbage collector."""
+        self._metrics.pause(generation, seconds)
+
     def drain(self) -> None:
         """Let those who wait go, because the server stops."""
         self._services.node.tail.drain()

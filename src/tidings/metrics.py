@@ -19,6 +19,7 @@ METHODS = frozenset(("GET", "HEAD", "POST"))
 
 # 10 us is a hot poll, 60 s a long one; a commit takes from one write to all that wait.
 SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+GENERATIONS = 3  # of the garbage collector
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 GAUGES = {
@@ -61,6 +62,7 @@ class Counts:
     store: dict[str, int] = field(default_factory=dict)
     checks: int = 0
     batches: Tally = field(default_factory=lambda: Tally([0] * (len(SIZES) + 1)))
+    pauses: list[Tally] = field(default_factory=lambda: [Tally([0] * (len(SECONDS) + 1)) for _ in range(GENERATIONS)])
 
 
 class Metrics:
@@ -90,6 +92,14 @@ class Metrics:
         self._batches = FoldedHistogram(
             "tidings_commit_batch_size", "Writes in a commit.", buckets=SIZES, registry=made
         )
+        pauses = FoldedHistogram(
+            "tidings_gc_pause_seconds",
+            "Pauses of the garbage collector, by the generation it looked through.",
+            ["generation"],
+            buckets=SECONDS,
+            registry=made,
+        )
+        self._pauses = [pauses.labels(str(generation)) for generation in range(GENERATIONS)]
         self._no_news_calls = self._requests.labels(POLLS, "GET", "200")
         self._no_news_polls = self._polls.labels("hot", "no_news")
         self._no_news_seconds = self._seconds.labels(POLLS)
@@ -141,6 +151,12 @@ class Metrics:
         tally.buckets[bisect_left(SIZES, size)] += 1
         tally.total += size
 
+    def pause(self, generation: int, seconds: float) -> None:
+        """Count a pause of the garbage collector; called in whatever thread it came over."""
+        tally = self._now.pauses[generation]
+        tally.buckets[bisect_left(SECONDS, seconds)] += 1
+        tally.total += seconds
+
     def observe_with(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """Ask `gauges` for values, by the names of GAUGES, at each flush."""
         self._observed.append(gauges)
@@ -162,6 +178,8 @@ class Metrics:
             self._store_calls.labels(name).inc(count)
         self._checks.inc(now.checks)
         self._batches.fold(now.batches)
+        for histogram, pauses in zip(self._pauses, now.pauses, strict=True):
+            histogram.fold(pauses)
         for gauges in self._observed:
             for name, value in gauges().items():
                 self._gauges[name].set(value)

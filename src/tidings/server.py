@@ -1,7 +1,6 @@
 """One serving process: says when it is ready, and at SIGTERM answers what is in flight before it ends."""
 
 import asyncio
-import gc
 import logging
 import os
 import resource
@@ -17,6 +16,7 @@ from tidings.api.replies import BrokenOff
 from tidings.app import App, create_app
 from tidings.config import Settings
 from tidings.errors import StartError
+from tidings.garbage import collect_rarely
 from tidings.listening import announce, listen, log_to_stderr
 from tidings.protocol import bounded_by
 
@@ -55,17 +55,6 @@ def allow_many_connections() -> None:
     """Take as many file descriptors as we may: the usual soft limit of 1,024 is far below `waits_max`."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def collect_garbage_rarely() -> None:
-    """Leave what is there now out of garbage collection, and collect after more new objects than the usual 700.
-
-    Nearly all that we make is freed by reference counts; looking through the tail for cycles cost 5 to 10 us a send
-    (measured, with some 10,000 messages in it).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 class Quiet(logging.Filter):
@@ -111,7 +100,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except SystemExit:
             raise self._app.failure or StartError("the application did not start") from None
-        collect_garbage_rarely()
+        collect_rarely(self._app.count_pause)
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
