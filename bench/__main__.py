@@ -1,4 +1,4 @@
-"""`python -m bench`: all budgets in some four minutes; `--quick`: in under one, with more noise."""
+"""The budgets of Tidings, as ratios and figures measured on this machine, each with its verdict."""
 
 import argparse
 import sys
@@ -6,41 +6,144 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.processes import Failed, two_cores
-from bench.report import complain, machine, table, write
-from bench.scenes import Pace, durable_sends, hot_polls
+from rich.console import Console
 
-# Many short rounds, because on a shared machine noise comes and goes within seconds.
-FULL = Pace(rounds=11, seconds=1.5, warm_s=0.25)
-QUICK = Pace(rounds=5, seconds=0.5, warm_s=0.15)
-RESULTS = Path(__file__).parent / "results"
+from bench import machine
+from bench.findings import Fall, falls
+from bench.processes import Cores, Failed, Load, two_cores
+from bench.report import (
+    BASELINE,
+    RESULTS,
+    Record,
+    Unreadable,
+    last,
+    markdown,
+    read,
+    read_baseline,
+    table,
+    told,
+    write,
+    write_baseline,
+)
+from bench.scenes import SCENES
+from bench.stage import FULL, QUICK, Pace, Stage
+from bench.talk import Talk
+
+WIDTH = 120  # where the output goes to a file or a pipe
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter rounds and smaller stores: under a minute")
+    parser.add_argument("--only", action="append", choices=SCENES, metavar="SCENE", help="this scene; repeatable")
+    parser.add_argument("--list", action="store_true", help="name the scenes, and measure nothing")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with that run, not the last one")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is missed or a ratio fell")
+    parser.add_argument("--baseline", action="store_true", help=f"keep the ratios in bench/{BASELINE.name}")
+    parser.add_argument("--markdown", action="store_true", help="print the last run as Markdown, and measure nothing")
+    parser.add_argument("--data", type=Path, help="where the stores are put for the time; the disk counts")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where runs are kept")
+    return parser.parse_args(arguments)
 
 
 def main() -> int:
-    """Measure, print, write; a missed budget is told but is no failure, since a busy machine misses it as well."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter rounds")
-    parser.add_argument("--only", choices=("poll", "send"), help="one scene alone")
-    parser.add_argument("--data", type=Path, help="where the stores are put for the time; the disk counts")
-    options = parser.parse_args()
-    pace = QUICK if options.quick else FULL
-    about = machine()
-    contests = []
+    """Measure, print, keep, compare; 1 if a scene failed, or under --strict."""
+    chosen = options()
+    if chosen.list:
+        for name, scene in SCENES.items():
+            print(f"{name:<10}{scene.title}")
+        return 0
+    pace = QUICK if chosen.quick else FULL
     try:
+        if chosen.markdown:
+            return _print_last(pace, chosen.results)
+        earlier = _earlier(chosen.against, pace, chosen.results)
         cores = two_cores()
-        print(f"{about['cpu']}, {about['cores']} cores; server on core {cores.server}, load on core {cores.load}\n")
-        with tempfile.TemporaryDirectory(prefix="tidings-bench-", dir=options.data) as data:
-            if options.only != "send":
-                contests += hot_polls(Path(data) / "polls", cores, pace)
-            if options.only != "poll":
-                contests += durable_sends(Path(data), cores, pace)
-    except Failed as error:
-        return complain(str(error))
-    path = RESULTS / time.strftime("%Y%m%d-%H%M%S.json", time.gmtime())
-    write(path, contests, about)
-    noise = max(side.others for contest in contests for side in (contest.ours, contest.bare))
-    print(f"\n{table(contests)}\n\nOthers took up to {noise:.0%} of both cores. Every round: {path.name}")
+        record = _run(pace, chosen.only or list(SCENES), cores, chosen.data)
+    except (Failed, Unreadable) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    path = chosen.results / time.strftime("%Y%m%d-%H%M%S.json", time.gmtime())
+    write(record, path)
+    if chosen.baseline:
+        write_baseline(record)
+    fallen = _tell(record, earlier, path)
+    is_missed = any(finding.is_met is False for finding in record.findings)
+    return 1 if record.failed or (chosen.strict and (fallen or is_missed)) else 0
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+
+def _print_last(pace: Pace, results: Path) -> int:
+    path = last(pace.name, results)
+    if path is None:
+        raise Unreadable(f"there is no {pace.name} run in {results}")
+    print(markdown(read(path)))
     return 0
+
+
+def _earlier(against: Path | None, pace: Pace, results: Path) -> list[Path]:
+    """The runs to compare with: the one named; else the last of this pace, and the baseline."""
+    if against is not None:
+        read_baseline(against)
+        return [against]
+    found = [last(pace.name, results), BASELINE if BASELINE.exists() else None]
+    return [path for path in found if path is not None]
+
+
+def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Record:
+    """Play scenes; one that fails is told, and the others go on."""
+    about = machine.describe()
+    record = Record(pace.name, about, [], {})
+    began = time.monotonic()
+    console = _console()
+    console.print(
+        f"{about['cpu']}, {about['cores']} cores; server on core {cores.server}, load on core {cores.load};"
+        f" {pace.name} pace: {pace.rounds} rounds of {pace.seconds:g} s",
+        highlight=False,
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="tidings-bench-", dir=data) as room,
+        Load(cores.load) as load,
+        Talk(console) as talk,
+    ):
+        stage = Stage(cores, pace, load, talk, Path(room))
+        for number, name in enumerate(names, 1):
+            talk.scene(f"{number} of {len(names)}, {name}: {SCENES[name].title}")
+            try:
+                record.findings = [*record.findings, *SCENES[name].play(stage)]
+            except Failed as error:
+                talk.say(f"failed: {error}")
+                record.failed = {**record.failed, name: str(error)}
+    record.seconds = time.monotonic() - began
+    return record
+
+
+def _tell(record: Record, earlier: list[Path], path: Path) -> list[Fall]:
+    """Print the table and what fell; gives the falls."""
+    fallen: list[Fall] = []
+    before: dict[str, float] = {}
+    for other in earlier:
+        findings = read_baseline(other).findings
+        fallen += falls(record.findings, findings, other.name)
+        before = before or {finding.name: finding.value for finding in findings}
+    console = _console()
+    console.print()
+    console.print(table(record, before))
+    for line in told(fallen):
+        console.print(line, style="bold red", highlight=False)
+    held = " and ".join(other.name for other in earlier) or "nothing earlier"
+    console.print(
+        f"\n{record.seconds:.0f} s. Compared with {held}. Every round of it: {path.name}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return fallen
 
 
 if __name__ == "__main__":

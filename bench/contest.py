@@ -1,21 +1,16 @@
-"""Contests between a bare app and Tidings: rounds of all sides in turn, so that noise falls on all alike."""
+"""Contests: rounds of all sides in turn, so that noise falls on all alike, and what they give."""
 
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
-from bench.load import Measured, Plan, Request
-from bench.processes import Cores, Server, load
+from bench.findings import Finding, ratio
+from bench.load import Measured, Request
+from bench.processes import Server
+from bench.stage import Stage
 
-
-class Watch:
-    """Told of each round of a side; may raise Failed."""
-
-    def begin(self) -> None:
-        """A round begins."""
-
-    def end(self, answers: int) -> None:
-        """A round gave so many answers."""
+LIMIT = 0.9  # of its core: a load that used so much, while the server had time to spare, was what was measured
 
 
 @dataclass
@@ -25,18 +20,33 @@ class Side:
     name: str
     server: Server
     requests: list[Request]
-    watch: Watch = field(default_factory=Watch)
     rounds: list[Measured] = field(default_factory=list)
+    lines: int = 0  # printed by the server meanwhile
+
+    @property
+    def answers(self) -> int:
+        """All answers, those of warming up too."""
+        return sum(m.answers for m in self.rounds)
 
     @property
     def rate(self) -> float:
         """Answers a second."""
-        return median(m.measured / m.seconds for m in self.rounds)
+        return median(self.rates)
+
+    @property
+    def rates(self) -> list[float]:
+        """Answers a second, round by round."""
+        return [m.measured / m.seconds for m in self.rounds]
+
+    @property
+    def costs_us(self) -> list[float]:
+        """CPU time of the server for an answer, in microseconds, round by round."""
+        return [m.server_cpu_s / m.measured * 1e6 for m in self.rounds]
 
     @property
     def cpu_us(self) -> float:
-        """CPU time of the server for an answer, in microseconds: the least of all rounds, as noise only adds to it."""
-        return min(m.server_cpu_s / m.measured for m in self.rounds) * 1e6
+        """The least of that, as noise only adds to it."""
+        return min(self.costs_us)
 
     @property
     def others(self) -> float:
@@ -48,63 +58,84 @@ class Side:
         """The part of the measured time in which the server used CPU; less than 1 if it waited for disk or load."""
         return median(m.server_cpu_s / m.seconds for m in self.rounds)
 
-
-@dataclass
-class Contest:
-    """Tidings against a bare app, and the ratio that it should reach; None where it is only stated."""
-
-    name: str
-    bare: Side
-    ours: Side
-    budget: float | None
-    p99_max_ms: float | None = None
+    @property
+    def load_busy(self) -> float:
+        """The same of the load."""
+        return median(m.load_cpu_s / m.seconds for m in self.rounds)
 
     @property
-    def ratios(self) -> list[float]:
-        """Ours to bare in answers a second, round by round."""
-        pairs = zip(self.ours.rounds, self.bare.rounds, strict=True)
-        return [(ours.measured / ours.seconds) / (bare.measured / bare.seconds) for ours, bare in pairs]
-
-    @property
-    def ratio(self) -> float:
-        """The median round's."""
-        return median(self.ratios)
-
-    @property
-    def cpu_ratio(self) -> float:
-        """Bare to ours in CPU time an answer: what the ratio would be if CPU were all; less moved by noise."""
-        return self.bare.cpu_us / self.ours.cpu_us
+    def is_load_bound(self) -> bool:
+        """Whether the load, not the server, was what limited the rate."""
+        return self.load_busy > LIMIT and self.busy < LIMIT
 
     @property
     def p50_ms(self) -> float:
-        """Of our side."""
-        return median(m.p50_ms for m in self.ours.rounds)
+        """Half of the answers came within."""
+        return median(m.p50_ms for m in self.rounds)
 
     @property
     def p99_ms(self) -> float:
-        """Of our side."""
-        return median(m.p99_ms for m in self.ours.rounds)
+        """99 of 100 answers came within."""
+        return median(m.p99_ms for m in self.rounds)
 
     @property
-    def is_met(self) -> bool:
-        """Whether every budget of it is."""
-        within = self.p99_max_ms is None or self.p99_ms < self.p99_max_ms
-        return within and (self.budget is None or self.ratio >= self.budget)
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "name": self.name,
+            "per_second": self.rate,
+            "cpu_us": self.cpu_us,
+            "busy": self.busy,
+            "load_busy": self.load_busy,
+            "others": self.others,
+            "p50_ms": self.p50_ms,
+            "p99_ms": self.p99_ms,
+            "rounds": self.rounds,
+        }
 
 
-def alternate(sides: list[Side], cores: Cores, rounds: int, seconds: float, warm_s: float) -> None:
-    """Run all sides in turn, `rounds` times, telling how it goes. Raises Failed at the first wrong answer."""
-    for number in range(1, rounds + 1):
+def alternate(stage: Stage, sides: Sequence[Side]) -> None:
+    """Run all sides in turn, as often as the pace says. Raises Failed at the first wrong answer."""
+    stage.talk.expect(stage.pace.rounds * len(sides))
+    for number in range(1, stage.pace.rounds + 1):
         for side in sides:
-            plan = Plan(side.server.port, side.requests, seconds, warm_s, side.server.pids, [cores.server, cores.load])
-            side.watch.begin()
-            measured = load(cores.load, plan)
-            side.watch.end(measured.answers)
+            printed = side.server.lines
+            measured = stage.measure(side.server, side.requests)
+            side.lines += side.server.lines - printed
             side.rounds.append(measured)
-            print(
-                f"{time.strftime('%H:%M:%S')}  round {number} of {rounds}  {side.name:<44}"
-                f"{measured.measured / measured.seconds:>9,.0f}/s"
-                f"{measured.server_cpu_s / measured.measured * 1e6:>7.1f} us CPU"
-                f"{measured.server_cpu_s / measured.seconds:>6.0%} busy",
-                flush=True,
+            stage.talk.step(
+                f"round {number}  {side.name:<40}{measured.measured / measured.seconds:>9,.0f}/s"
+                f"{measured.server_cpu_s / measured.measured * 1e6:>8.1f} us CPU"
             )
+    for side in sides:
+        if side.is_load_bound:
+            stage.talk.say(
+                f"warning: at {side.name!r} the load used {side.load_busy:.0%} of its core, the server only"
+                f" {side.busy:.0%}: the load was the limit; look at CPU time instead"
+            )
+
+
+def by_rate(scene: str, ours: Side, other: Side, **more: Any) -> Finding:
+    """Ours to the other's in answers a second."""
+    rounds = [mine / theirs for mine, theirs in zip(ours.rates, other.rates, strict=True)]
+    beside = (
+        f"{ours.rate:,.0f}/s, bare {other.rate:,.0f}/s; {ours.cpu_us:.1f} us CPU, bare {other.cpu_us:.1f};"
+        f" p50 {ours.p50_ms:.2f} ms, p99 {ours.p99_ms:.2f}"
+    )
+    facts = {"ours": ours.facts, "other": other.facts}
+    return ratio(scene, ours.name, rounds, beside=beside, facts=facts, **more)
+
+
+def by_cost(scene: str, name: str, ours: Side, other: Side, **more: Any) -> Finding:
+    """Ours to the other's in CPU time an answer: less is better."""
+    rounds = [mine / theirs for mine, theirs in zip(ours.costs_us, other.costs_us, strict=True)]
+    beside = f"{ours.cpu_us:.1f} us CPU, {other.cpu_us:.1f} us"
+    facts = {"ours": ours.facts, "other": other.facts}
+    return ratio(scene, name, rounds, beside=beside, facts=facts, is_less_better=True, **more)
+
+
+def silence(scene: str, what: str, sides: Sequence[Side]) -> Finding:
+    """How many lines the servers printed under load: none, by default."""
+    asked = sum(side.answers for side in sides)
+    lines = sum(side.lines for side in sides)
+    return Finding(scene, f"lines printed under load, {what}", lines, "", at_most=0, beside=f"{asked:,} requests")

@@ -4,20 +4,24 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
-from bench.load import Measured, Plan
+from bench.load import Measured, Plan, Told, cpu_s
 
 READY = re.compile(r"istening on http://127\.0\.0\.1:(\d+)$")
+START_S = 60.0
 END_S = 30.0
 
 
 class Failed(Exception):
-    """The bench can't go on; the text says why."""
+    """A scene can't go on; the text says why."""
 
 
 class Cores(msgspec.Struct, frozen=True):
@@ -36,84 +40,187 @@ def two_cores() -> Cores:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """What is started within stays on that core."""
+def pinned(core: int | None) -> Iterator[None]:
+    """What is started within stays on that core; with None, it goes where it likes."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, before if core is None else {core})
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
 
 
-class Server:
-    """A running server: its port, and the processes that serve."""
+class Output:
+    """What a process printed so far, a line each, read by a thread so that no pipe ever fills."""
 
-    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+    def __init__(self, stream: IO[str]) -> None:
+        self.lines: list[str] = []
+        self._stream = stream
+        self._is_complete = False
+        self._news = threading.Condition()
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def find(self, pattern: re.Pattern[str], within_s: float) -> re.Match[str] | None:
+        """The first line that matches; None once nothing more can come, or at the deadline."""
+        with self._news:
+            self._news.wait_for(lambda: self._find(pattern) or self._is_complete, within_s)
+            return self._find(pattern)
+
+    def _find(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        return next((found for found in map(pattern.search, self.lines) if found), None)
+
+    def _drain(self) -> None:
+        with self._stream:
+            for line in self._stream:
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
+        with self._news:
+            self._is_complete = True
+            self._news.notify_all()
+
+
+class Server:
+    """A running server: its port, the processes that serve, what it prints."""
+
+    def __init__(self, process: "subprocess.Popen[str]", output: Output, port: int) -> None:
         self._process = process
+        self._output = output
         self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @property
+    def workers(self) -> list[int]:
+        """The children of the process; none of a single process."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        return [int(pid) for pid in children.split() if b"resource_tracker" not in _command(int(pid))]
 
     @property
     def pids(self) -> list[int]:
-        """The process and its children: all whose CPU time counts."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        return [self._process.pid, *map(int, children.split())]
+        """The process and its workers: all whose CPU time counts."""
+        return [self._process.pid, *self.workers]
+
+    @property
+    def lines(self) -> int:
+        """How many lines it has printed so far, on stdout and stderr."""
+        return len(self._output.lines)
+
+    @property
+    def cpu_s(self) -> float:
+        """Its CPU time so far, in seconds."""
+        return cpu_s(self.pids)
+
+    def memory(self, *fields: str) -> int:
+        """The sum of fields of /proc/PID/status (VmRSS, VmHWM, RssAnon) over its processes, in bytes."""
+        found = [
+            int(value)
+            for pid in self.pids
+            for name, value in re.findall(r"^(\w+):\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+            if name in fields
+        ]
+        return sum(found) * 1024
+
+    def forget_peak(self) -> None:
+        """Let VmHWM begin anew at what is resident now (proc(5), clear_refs)."""
+        for pid in self.pids:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def end(self) -> None:
         """SIGTERM, and wait. Raises Failed if it does not end well, or had ended before."""
         if self._process.poll() is not None:
-            raise Failed(f"a server ended by itself, with exit code {self._process.returncode}")
+            raise Failed(f"a server ended by itself, with exit code {self._process.returncode}; {self._last_words()}")
+        code = self.stop()
+        if code not in (0, -15):
+            raise Failed(f"a server ended with exit code {code}; {self._last_words()}")
+
+    def stop(self) -> int | None:
+        """SIGTERM, then SIGKILL; gives the exit code, None if it had to be killed."""
         self._process.terminate()
         try:
-            code = self._process.wait(END_S)
+            return self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            raise Failed("a server did not end") from None
-        if code not in (0, -15):
-            raise Failed(f"a server ended with exit code {code}")
+            return None
+
+    def _last_words(self) -> str:
+        return f"its last words: {self._output.lines[-3:]}"
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 @contextmanager
-def serving(core: int, module: str, *arguments: str) -> Iterator[Server]:
-    """`python -m module` on a core, from its ready line to its end. Raises Failed."""
+def serving(core: int | None, command: Sequence[str]) -> Iterator[Server]:
+    """A server on a core (None: any), from its ready line to its end. Raises Failed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     with pinned(core):
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, env=clean
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean
         )
-    with process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            ready = READY.search(line.rstrip())
-            if ready is not None:
-                break
-        else:
-            raise Failed(f"{module} did not start")
-        server = Server(process, int(ready[1]))
-        try:
-            yield server
-        finally:
-            server.end()
+    assert process.stdout is not None
+    output = Output(process.stdout)
+    try:
+        ready = output.find(READY, START_S)
+        if ready is None:
+            raise Failed(f"{' '.join(command[-3:])} did not start: {output.lines[-3:]}")
+        server = Server(process, output, int(ready[1]))
+        yield server
+    except BaseException:
+        Server(process, output, 0).stop()  # what went wrong first is what is told
+        raise
+    server.end()
 
 
-def tidings(core: int, data: Path, *flags: str) -> AbstractContextManager[Server]:
+def tidings(core: int | None, data: Path, *flags: str) -> AbstractContextManager[Server]:
     """A Tidings server with its data in a directory."""
     store = f"sqlite:///{data.absolute()}/tidings.db"
-    return serving(core, "tidings", "serve", "--port", "0", "--store", store, *flags)
+    return serving(core, [sys.executable, "-m", "tidings", "serve", "--port", "0", "--store", store, *flags])
 
 
 def bare(core: int, kind: str, size: int) -> AbstractContextManager[Server]:
     """A bare ASGI app that answers so many bytes."""
-    return serving(core, "bench.bare", kind, str(size))
+    return serving(core, [sys.executable, "-m", "bench.bare", kind, str(size)])
 
 
-def load(core: int, plan: Plan) -> Measured:
-    """Run one round of load. Raises Failed with what the load complained of."""
-    with pinned(core):
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.load"], input=msgspec.json.encode(plan), capture_output=True, check=False
-        )
-    if done.returncode:
-        raise Failed(done.stderr.decode().strip() or f"the load ended with exit code {done.returncode}")
-    return msgspec.json.decode(done.stdout, type=Measured)
+class Load:
+    """The load's process; as a context manager it ends with the bench."""
+
+    def __init__(self, core: int) -> None:
+        with pinned(core):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+
+    def run(self, plan: Plan) -> Measured:
+        """Run one round. Raises Failed with what the load complained of."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(msgspec.json.encode(plan) + b"\n")
+            self._process.stdin.flush()
+            told = msgspec.json.decode(self._process.stdout.readline(), type=Told)
+        except (BrokenPipeError, msgspec.DecodeError):
+            raise Failed(f"the load ended, with exit code {self._process.wait(END_S)}") from None
+        if told.measured is None:
+            raise Failed(told.wrong)
+        return told.measured
+
+    def __enter__(self) -> "Load":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(END_S)
+
+
+def wait_s(seconds: float) -> None:
+    """Let time pass, as an idle server is watched."""
+    time.sleep(seconds)

@@ -1,98 +1,158 @@
-"""What a bench found: a table for people, JSON for comparing, and the machine it was found on."""
+"""What a bench found: a table for people, Markdown for a page, JSON for comparing."""
 
-import os
-import platform
-import subprocess
-import sys
-import time
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import apsw
 import msgspec
+from rich.table import Table
+from rich.text import Text
 
-from bench.contest import Contest, Side
+from bench.findings import RATIO, Earlier, Fall, Finding
 
-LIBRARIES = ("apsw", "httptools", "msgspec", "starlette", "uvicorn", "uvloop")
+T = TypeVar("T")
 
+RESULTS = Path(__file__).parent / "results"
+BASELINE = Path(__file__).parent / "baseline.json"
 
-def table(contests: list[Contest]) -> str:
-    """One line a contest: ratio (lowest and highest round), budget, CPU an answer, latency."""
-    head = (
-        f"{'':<36}{'bare/s':>8}{'ours/s':>8}{'ratio':>7}{'rounds':>12}{'budget':>12}"
-        f"{'CPU us':>8}{'bare':>6}{'ratio':>7}{'p50 ms':>8}{'p99':>7}"
-    )
-    return "\n".join([head, *map(_line, contests)])
+_PLACES = {RATIO: 2, "us": 2, "ms": 1, "s": 2, "MB": 1, "%": 2, "/s": 0, "bytes": 0, "": 0}
 
 
-def _line(contest: Contest) -> str:
-    budget = "" if contest.budget is None else f"{contest.budget} {'met' if contest.is_met else 'MISSED'}"
-    spread = f"{min(contest.ratios):.2f}-{max(contest.ratios):.2f}"
-    ours, bare = contest.ours, contest.bare
-    return (
-        f"{contest.name:<36}{bare.rate:>8,.0f}{ours.rate:>8,.0f}{contest.ratio:>7.2f}{spread:>12}{budget:>12}"
-        f"{ours.cpu_us:>8.1f}{bare.cpu_us:>6.1f}{contest.cpu_ratio:>7.2f}{contest.p50_ms:>8.2f}{contest.p99_ms:>7.2f}"
-    )
+class Unreadable(Exception):
+    """A file that is no result of a bench."""
 
 
-def machine() -> dict[str, Any]:
-    """The processor, the cores, the versions and the date; nothing that names the machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "sqlite": apsw.sqlite_lib_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "commit": _commit(),
-        "load_average": os.getloadavg(),
-    }
+class Record(msgspec.Struct):
+    """One run, as it is kept. `failed` are the scenes that could not be measured, with the reason."""
+
+    pace: str
+    machine: Mapping[str, Any]
+    findings: Sequence[Finding]
+    failed: Mapping[str, str] = {}
+    seconds: float = 0.0
 
 
-def write(path: Path, contests: list[Contest], about: dict[str, Any]) -> None:
-    """Every round of every side, as JSON."""
+class Baseline(msgspec.Struct):
+    """The ratios of a run that later ones are held against."""
+
+    pace: str
+    machine: Mapping[str, Any]
+    findings: Sequence[Earlier]
+
+
+def write(record: Record, path: Path) -> None:
+    """Keep a run, with every round of every side."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    results = [
-        {
-            "name": contest.name,
-            "budget": contest.budget,
-            "is_met": contest.is_met,
-            "ratio": contest.ratio,
-            "ratios": contest.ratios,
-            "cpu_ratio": contest.cpu_ratio,
-            "p50_ms": contest.p50_ms,
-            "p99_ms": contest.p99_ms,
-            "ours": _side(contest.ours),
-            "bare": _side(contest.bare),
-        }
-        for contest in contests
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+
+
+def write_baseline(record: Record, path: Path = BASELINE) -> None:
+    """Keep a run's ratios alone."""
+    ratios = [Earlier(f.name, f.value, f.unit, f.rounds, f.is_less_better) for f in record.findings if f.unit == RATIO]
+    baseline = Baseline(
+        record.pace, record.machine, [msgspec.structs.replace(r, rounds=_short(r.rounds)) for r in ratios]
+    )
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(baseline)) + b"\n")
+
+
+def _short(rounds: Iterable[float]) -> list[float]:
+    return [round(value, 4) for value in rounds]
+
+
+def read(path: Path) -> Record:
+    """A run that was kept. Raises Unreadable."""
+    return _decode(path, Record)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """What a run is held against: a kept run, or a baseline. Raises Unreadable."""
+    return _decode(path, Baseline)
+
+
+def _decode(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Unreadable(f"{path}: {error}") from None
+
+
+def last(pace: str, results: Path = RESULTS) -> Path | None:
+    """The newest kept run of that pace; None if there is none."""
+    for path in sorted(results.glob("*.json"), reverse=True):
+        try:
+            if read_baseline(path).pace == pace:
+                return path
+        except Unreadable:  # of an older form
+            continue
+    return None
+
+
+def shown(value: float, unit: str) -> str:
+    """A value as people read it."""
+    number = f"{value:,.{_PLACES[unit]}f}"
+    if not unit or unit == RATIO:
+        return number
+    return number + unit if unit in ("%", "/s") else f"{number} {unit}"
+
+
+def _budget(finding: Finding) -> str:
+    if finding.at_least is not None:
+        return f">= {shown(finding.at_least, finding.unit)}"
+    return "" if finding.at_most is None else f"<= {shown(finding.at_most, finding.unit)}"
+
+
+def _spread(finding: Finding) -> str:
+    if len(finding.rounds) < 2:
+        return ""
+    places = _PLACES[finding.unit]
+    return f"{min(finding.rounds):,.{places}f}-{max(finding.rounds):,.{places}f}"
+
+
+def _rows(record: Record, before: Mapping[str, float]) -> Iterable[tuple[str, ...]]:
+    for f in record.findings:
+        then = shown(before[f.name], f.unit) if f.name in before else ""
+        yield f.scene, f.name, shown(f.value, f.unit), _spread(f), _budget(f), f.verdict, then, f.beside
+
+
+HEADS = ("scene", "what", "found", "rounds", "budget", "", "before", "beside it")
+
+
+def table(record: Record, before: Mapping[str, float]) -> Table:
+    """One row a finding; `before` has the values of an earlier run, by name."""
+    made = Table(show_edge=False, pad_edge=False, expand=False, row_styles=("", ""))
+    for head in HEADS[1:]:
+        is_number = head in ("found", "rounds", "budget", "before")
+        made.add_column(head, justify="right" if is_number else "left", no_wrap=is_number or not head, overflow="fold")
+    scene = ""
+    for row in _rows(record, before):
+        if scene and row[0] != scene:
+            made.add_section()
+        scene = row[0]
+        style = {"met": "green", "MISSED": "bold red"}.get(row[5], "")
+        made.add_row(*(Text(cell, style if cell == row[5] else "") for cell in row[1:]))
+    for name, reason in record.failed.items():
+        made.add_section()
+        made.add_row(Text(f"{name}: not measured"), *[""] * 3, Text("FAILED", "bold red"), "", Text(reason))
+    return made
+
+
+def markdown(record: Record) -> str:
+    """The table for docs/benchmarks.md, with the machine it was found on."""
+    machine = record.machine
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']},"
+        f" Python {machine['python']}, SQLite {machine['sqlite']}; {machine['date']}, commit {machine['commit']};"
+        f" {record.pace} pace, {record.seconds:.0f} s.",
+        "",
+        "| what | found | rounds | budget | | beside it |",
+        "|---|---|---|---|---|---|",
     ]
-    path.write_bytes(msgspec.json.format(msgspec.json.encode({"machine": about, "results": results})) + b"\n")
+    for _, name, found, spread, budget, verdict, _, beside in _rows(record, {}):
+        lines.append(f"| {name} | {found} | {spread} | {budget} | {verdict} | {beside} |")
+    lines += [f"| {name} | not measured | | | FAILED | {reason} |" for name, reason in record.failed.items()]
+    return "\n".join(lines)
 
 
-def _side(side: Side) -> dict[str, Any]:
-    return {
-        "name": side.name,
-        "per_second": side.rate,
-        "cpu_us": side.cpu_us,
-        "busy": side.busy,
-        "others": side.others,
-        "rounds": side.rounds,
-    }
-
-
-def _commit() -> str:
-    """The state of the code, `-dirty` with changes; unknown outside a checkout."""
-    describe = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(describe, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    return done.stdout.strip() or "unknown"
-
-
-def complain(text: str) -> int:
-    """Say in one line what went wrong; gives the exit code."""
-    print(f"bench: {text}", file=sys.stderr)
-    return 1
+def told(falls: Sequence[Fall]) -> list[str]:
+    """A line for each ratio that fell."""
+    return [f"fell: {fall}" for fall in falls]

@@ -1,133 +1,169 @@
-"""The people of a bench: made over HTTP, their requests written out, and their mailboxes read back in the end."""
+"""The people of a bench, over HTTP: their requests written out, and their mailboxes read back in the end."""
 
+import asyncio
 import http.client
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
 
 import msgspec
 
+import tidings
 from bench.load import KEY, Request
 from bench.processes import Failed
+from bench.seed import TEXT
+from tidings.model import Message
 
-READERS = 32
-ROOMS = 16
-GROUPS_EACH = 2
 WRITERS = 64
-TEXT = "Fifty bytes of tidings, neither good nor bad, yet!"
+PAGE = 1_000  # read back so many at a time
 ACCEPTED = '"messageId":"message-'
+FLUSH_S = 1.2  # workers leave their counts for each other's /metrics once a second
+SETTLED_S = 10.0
 
-_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+]+)$", re.MULTILINE)
-
-
-class Read(msgspec.Struct):
-    """What is looked at in a message that was read."""
-
-    seq: int
-    timestamp: str
+_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+-]+|\+Inf)$", re.MULTILINE)
 
 
 class Mail(msgspec.Struct):
     """An answer to a poll."""
 
-    messages: list[Read] | None
+    messages: list[msgspec.Raw] | None
     cursor: str = ""
 
 
-class Client:
-    """A client of one server, for setting up and reading back; it connects anew for each call."""
+class Wire:
+    """Asks one server for its very bytes, which the load is to expect; it connects anew for each call."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, workers: int = 1) -> None:
         self.port = port
+        self.workers = workers
 
     def get(self, path: str) -> bytes:
         """The body of a 200. Raises Failed for any other status."""
-        return self._call("GET", path, None)
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            content = answer.read()
+        if answer.status != 200:
+            raise Failed(f"GET {path} was answered {answer.status}: {content[:300]!r}")
+        return content
 
-    def post(self, path: str, **body: str) -> Any:
-        """The JSON of a 200. Raises Failed for any other status."""
-        return json.loads(self._call("POST", path, json.dumps(body)))
+    def samples(self) -> list[tuple[str, str, float]]:
+        """/metrics: name, labels and value of each series."""
+        found = _SAMPLE.findall(self.get("/metrics").decode())
+        return [(name, labels, float(value)) for name, labels, value in found]
 
     def counts(self) -> Mapping[str, float]:
         """/metrics: the sum over all series of a name, and the hot polls alone as `hot`."""
         sums: dict[str, float] = {"hot": 0.0}
-        for name, labels, value in _SAMPLE.findall(self.get("/metrics").decode()):
-            sums[name] = sums.get(name, 0.0) + float(value)
+        for name, labels, value in self.samples():
+            sums[name] = sums.get(name, 0.0) + value
             if name == "tidings_polls_total" and 'kind="hot"' in labels:
-                sums["hot"] += float(value)
+                sums["hot"] += value
         return sums
 
-    def _call(self, method: str, path: str, body: str | None) -> bytes:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
-            connection.request(method, path, body)
-            answer = connection.getresponse()
-            content = answer.read()
-        if answer.status != 200:
-            raise Failed(f"{method} {path} was answered {answer.status}: {content[:300]!r}")
-        return content
+
+class Gained:
+    """What /metrics of a server counted since a moment."""
+
+    def __init__(self, client: Wire) -> None:
+        self._client = client
+        self._before = client.counts() if client.workers == 1 else self._settled()
+
+    def _settled(self) -> Mapping[str, float]:
+        """The counts, once those of all workers are there."""
+        now = self._client.counts()
+        while True:
+            time.sleep(FLUSH_S)
+            before, now = now, self._client.counts()
+            if now["tidings_polls_total"] == before["tidings_polls_total"]:
+                return now
+
+    def after(self, polls: int) -> Mapping[str, float]:
+        """The counts gained, once so many polls are among them. Raises Failed if they never are."""
+        deadline = time.monotonic() + SETTLED_S
+        while True:
+            now = self._client.counts()
+            gained = {name: value - self._before.get(name, 0.0) for name, value in now.items()}
+            if gained["tidings_polls_total"] == polls:
+                return gained
+            if gained["tidings_polls_total"] > polls or time.monotonic() > deadline:
+                raise Failed(f"{polls} polls were answered, but {gained['tidings_polls_total']:.0f} counted")
+            time.sleep(0.1)
 
 
-def polls(client: Client) -> tuple[list[Request], list[Request]]:
-    """Readers in two groups each, who have read all: their polls by cursor and by timestamp, with the exact answers."""
-    readers = [client.post("/v1/users/create", username=f"reader {n}")["userId"] for n in range(READERS)]
-    rooms = [client.post("/v1/groups/create", groupName=f"room {n}")["groupId"] for n in range(ROOMS)]
-    for n, reader in enumerate(readers):
-        for offset in range(GROUPS_EACH):
-            room = rooms[(n + offset) % ROOMS]
-            client.post(f"/v1/groups/{room}?op=add", userId=reader)
-            client.post("/v1/messages/send?type=group", senderId=reader, groupId=room, message=TEXT)
-        client.post("/v1/messages/send?type=private", senderId=reader, receiverId=reader, message=TEXT)
-    return [_by_cursor(client, reader) for reader in readers], [_by_timestamp(client, reader) for reader in readers]
+def by_cursor(client: Wire, readers: Sequence[str]) -> list[Request]:
+    """Each reader's poll by the cursor of one who has read all, with the exact answer. Raises Failed."""
+    requests = []
+    for reader in readers:
+        cursor = _mail(client, f"/v1/messages/{reader}?cursor=now").cursor
+        cursor = _mail(client, f"/v1/messages/{reader}?cursor={cursor}").cursor  # that one has a hint
+        requests.append(without_news(client, f"/v1/messages/{reader}?cursor={cursor}"))
+    return requests
 
 
-def _by_cursor(client: Client, reader: str) -> Request:
-    mail = msgspec.json.decode(client.get(f"/v1/messages/{reader}"), type=Mail)
-    path = f"/v1/messages/{reader}?cursor={mail.cursor}"
-    return Request(_get(path), client.get(path).decode())
+def by_timestamp(client: Wire, readers: Sequence[str], timestamp: int) -> list[Request]:
+    """Each reader's poll by the timestamp of the last message, with the exact answer. Raises Failed."""
+    return [without_news(client, f"/v1/messages/{reader}?timestamp={timestamp}") for reader in readers]
 
 
-def _by_timestamp(client: Client, reader: str) -> Request:
-    mail = msgspec.json.decode(client.get(f"/v1/messages/{reader}"), type=Mail)
-    latest = max(int(message.timestamp) for message in mail.messages or ())
-    path = f"/v1/messages/{reader}?timestamp={latest}"
-    return Request(_get(path), client.get(path).decode())
+def without_news(client: Wire, path: str) -> Request:
+    """A poll, with the answer that it gets now. Raises Failed if that has news."""
+    answer = client.get(path)
+    if msgspec.json.decode(answer, type=Mail).messages is not None:
+        raise Failed(f"there should be no news for {path}")
+    return Request(get(path), answer.decode())
+
+
+def _mail(client: Wire, path: str) -> Mail:
+    return msgspec.json.decode(client.get(path), type=Mail)
 
 
 class Writers:
-    """Senders, each with a receiver of their own; `accepted` counts what was answered 200, over all rounds."""
+    """Senders, each with a receiver of their own, on one server."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        names = [f"{kind} {n}" for n in range(WRITERS) for kind in ("writer", "receiver")]
-        ids = [client.post("/v1/users/create", username=name)["userId"] for name in names]
-        self._pairs = list(zip(ids[::2], ids[1::2], strict=True))
-        sender, receiver = self._pairs[0]
-        sample = client.post("/v1/messages/send?type=private", senderId=sender, receiverId=receiver, message=TEXT)
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pairs, sample = asyncio.run(self._make())
         self.answer_size = len(msgspec.json.encode(sample))
-        self.accepted = 1
 
     def requests(self, *, keyed: bool) -> list[Request]:
         """A send from each to each one's receiver; `keyed`: with another Idempotency-Key each time."""
         header = f"idempotency-key: {KEY.decode()}\r\n" if keyed else ""
         return [Request(_post(sender, receiver, header), ACCEPTED, is_whole=False) for sender, receiver in self._pairs]
 
-    def check(self) -> int:
-        """Read everything back: each mailbox without a hole, and as many as were accepted. Raises Failed."""
+    def check(self, accepted: int) -> int:
+        """Read everything back: each mailbox without a hole, and as many as were answered 200. Raises Failed."""
+        stored = asyncio.run(self._count())
+        if stored != accepted + 1:  # the sample
+            raise Failed(f"{accepted + 1} sends were answered 200, but {stored} messages are stored")
+        return stored
+
+    async def _make(self) -> tuple[list[tuple[str, str]], Message]:
+        async with tidings.Client(self._url) as client:
+            names = [f"{kind} {n}" for n in range(WRITERS) for kind in ("writer", "receiver")]
+            ids = [(await client.create_user(name)).user_id for name in names]
+            pairs = list(zip(ids[::2], ids[1::2], strict=True))
+            return pairs, await client.send(*pairs[0], TEXT)
+
+    async def _count(self) -> int:
         stored = 0
-        for _, receiver in self._pairs:
-            mail = msgspec.json.decode(self.client.get(f"/v1/messages/{receiver}"), type=Mail)
-            seqs = [message.seq for message in mail.messages or ()]
-            if seqs != list(range(1, len(seqs) + 1)):
-                raise Failed("a mailbox has a hole")
-            stored += len(seqs)
-        if stored != self.accepted:
-            raise Failed(f"{self.accepted} sends were answered 200, but {stored} messages are stored")
+        async with tidings.Client(self._url) as client:
+            for _, receiver in self._pairs:
+                page = await client.read(receiver, limit=PAGE)
+                seqs = [message.seq for message in page.messages]
+                while page.more:
+                    page = await client.read(receiver, cursor=page.cursor, limit=PAGE)
+                    seqs += [message.seq for message in page.messages]
+                if seqs != list(range(1, len(seqs) + 1)):
+                    raise Failed("a mailbox has a hole")
+                stored += len(seqs)
         return stored
 
 
-def _get(path: str) -> str:
+def get(path: str) -> str:
+    """The head of a GET."""
     return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
 
 
