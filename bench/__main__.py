@@ -1,6 +1,7 @@
 """The budgets of Tidings, as ratios and figures measured on this machine, each with its verdict."""
 
 import argparse
+import http.client
 import sys
 import tempfile
 import time
@@ -28,7 +29,10 @@ from bench.report import (
 from bench.scenes import SCENES
 from bench.stage import FULL, QUICK, Pace, Stage
 from bench.talk import Talk
+from tidings.errors import TidingsError
 
+# What ends a scene: a wrong answer, or none at all. Any other exception is a fault of the bench.
+UNMEASURED = (Failed, TidingsError, OSError, http.client.HTTPException)
 WIDTH = 120  # where the output goes to a file or a pipe
 
 
@@ -117,9 +121,10 @@ def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Recor
             talk.scene(f"{number} of {len(names)}, {name}: {SCENES[name].title}")
             try:
                 record.findings = [*record.findings, *SCENES[name].play(stage)]
-            except Failed as error:
-                talk.say(f"failed: {error}")
-                record.failed = {**record.failed, name: str(error)}
+            except UNMEASURED as error:
+                reason = str(error) or type(error).__name__
+                talk.say(f"failed: {reason}")
+                record.failed = {**record.failed, name: reason}
     record.seconds = time.monotonic() - began
     return record
 

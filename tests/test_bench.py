@@ -20,6 +20,7 @@ from bench.findings import Earlier, Finding, falls, middle_half, ratio
 from bench.load import Plan, Request, Wrong, quantiles
 from bench.processes import Failed, Load
 from bench.report import Record, Unreadable, last, markdown, read, read_baseline, table, write, write_baseline
+from bench.scenes.memory import longest_pause
 from bench.seed import Story, group_id, tell, user_id
 from bench.world import Gained, Wire, without_news
 from tests.server import ServerProcess
@@ -127,6 +128,20 @@ def test_the_table_has_every_figure_and_verdict() -> None:
     assert all(part in lines["memory"] for part in ("FAILED", "a wrong answer"))
     assert max(map(len, shown.splitlines())) <= 120
     assert "| ready | 1.25 s |  | <= 1.00 s | MISSED |  |" in markdown(record)
+
+
+def test_the_longest_pause_is_that_of_any_generation() -> None:
+    """Each generation has a histogram of its own; the bound is the least that holds for all pauses of all of them."""
+    counts = {"0": (8, 9, 9), "2": (0, 0, 1)}
+    samples = [
+        ("tidings_gc_pause_seconds_bucket", f'generation="{generation}",le="{bound}"', float(count))
+        for generation, row in counts.items()
+        for bound, count in zip(("0.001", "0.01", "+Inf"), row, strict=True)
+    ]
+    assert longest_pause(samples[:3]) == (0.01, 9)
+    assert longest_pause(samples) == (float("inf"), 10)
+    with pytest.raises(Failed):
+        longest_pause([("tidings_polls_total", "", 1.0)])
 
 
 @contextmanager
