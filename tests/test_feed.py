@@ -265,6 +265,24 @@ async def test_own_commits_wait_for_the_foreign_ones_before_them(place: Place, w
     assert both.second.told.resets == [0]
 
 
+async def test_own_commits_bring_the_foreign_ones_along(place: Place, wires: Wires) -> None:
+    """The same, whatever the messages say: what a write read of others on its way is told without another reading."""
+    both = await pair(place, wires, NEVER_S)
+    wires.cut()
+    await both.second.send(both.bob, both.ann)
+    await both.second.feed.catch_up()
+    for said in ("a\0b", '"\\\n\x7f', "\u2028\U0001f600", "x" * 16_384):
+        await both.first.feed.publish((await both.first.store.send(private(both.ann, both.bob, said))).batch)
+        await both.first.feed.publish(
+            (await both.first.store.block(await sign_up(both.first.store, said), both.ann)).batch
+        )
+    readings = place.meter.calls["changes"]
+    await both.second.send(both.bob, both.ann)
+    assert place.meter.calls["changes"] == readings
+    assert both.second.told.changes == list((await both.first.store.changes(0, 1_000)).changes)
+    assert both.second.told.resets == [0]
+
+
 async def test_who_fell_behind_what_is_kept_begins_anew(place: Place, wires: Wires) -> None:
     """News that a node had not been told of is trimmed: it is reset to a position, and told whole from there."""
     both = await pair(place, wires, NEVER_S)

@@ -36,17 +36,32 @@ class PlainSend:
     So what comes behind it on its connection waits, and a server that stops waits for it.
     """
 
-    __slots__ = ("began", "body", "disconnected", "headers", "is_begun", "keep_alive", "kind", "response_complete")
+    __slots__ = (
+        "began",
+        "body",
+        "disconnected",
+        "headers",
+        "is_begun",
+        "keep_alive",
+        "kind",
+        "protocol",
+        "response_complete",
+    )
     message_event = Nobody()
     response_started = False
 
-    def __init__(self, kind: str, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, protocol: "BoundedProtocol", kind: str, headers: list[tuple[bytes, bytes]]) -> None:
+        self.protocol = protocol
         self.kind = kind
         self.headers = headers
         self.body = bytearray()
         self.began = time.perf_counter()
         self.is_begun = self.disconnected = self.response_complete = False
         self.keep_alive = True
+
+    def answer(self, reply: Reply) -> None:
+        """Answer it on its connection."""
+        self.protocol.answer(self, reply)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -168,17 +183,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.logger.exception("a send could not be judged")
             return False
         if kind is not None:
-            self.cycle = PlainSend(kind, self.headers)  # type: ignore[assignment]  # in the place of uvicorn's
+            self.cycle = PlainSend(self, kind, self.headers)  # type: ignore[assignment]  # in the place of uvicorn's
         return kind is not None
 
-    def _send(self, cycle: PlainSend) -> None:
-        """Begin what came whole."""
-        cycle.is_begun = True
-        sends, body = self.config.loaded_app.sends, bytes(cycle.body)
-        sends.begin(cycle.kind, cycle.headers, body, cycle.began, lambda reply: self._answer(cycle, reply))
-
-    def _answer(self, cycle: PlainSend, reply: Reply) -> None:
-        """Answer it as uvicorn would."""
+    def answer(self, cycle: PlainSend, reply: Reply) -> None:
+        """Answer a plain send as uvicorn would."""
         if cycle.disconnected or self.transport.is_closing():
             return
         common = self.server_state.default_headers
@@ -193,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         cycle: Any = self.cycle
         if isinstance(cycle, PlainSend) and not cycle.is_begun:
-            self.config.loaded_app.sends.gone(cycle.began)
+            self.config.loaded_app.sends.gone(cycle)
 
     def on_response_complete(self) -> None:
         """Go on with what waits behind an answer; a request of which only a part is there has its time, too."""
@@ -218,7 +227,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not cycle.response_complete:
             self._unset_keepalive_if_required()
         if isinstance(cycle, PlainSend):
-            self._send(cycle)
+            cycle.is_begun = True
+            self.config.loaded_app.sends.begin(cycle)
         else:
             super().on_message_complete()
 

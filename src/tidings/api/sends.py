@@ -6,7 +6,8 @@ in which order, and what is said are the route's: it reads with the same functio
 """
 
 import time
-from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from tidings.api.limits import Guard
 from tidings.api.messages import wanted
@@ -22,6 +23,18 @@ from tidings.service import Messages
 ROUTE = "/v1/messages/send"
 _KINDS = {f"{ROUTE}?type={kind}".encode(): kind for kind in ("private", "group")}
 _AS_A_WHOLE = 65_536  # bytes of a body that are kept before anything reads it; uvicorn's own bound
+
+
+class Sending(Protocol):
+    """A send as the protocol has it: what `kind_of` said, when its head had come (perf_counter), and its body."""
+
+    kind: str
+    headers: Headers
+    began: float
+    body: bytearray
+
+    def answer(self, reply: Reply) -> None:
+        """Answer it."""
 
 
 class Sends:
@@ -47,24 +60,25 @@ class Sends:
                 return None
         return kind if 0 <= length <= self._body_max else None
 
-    def begin(self, kind: str, headers: Headers, body: bytes, began: float, answer: Callable[[Reply], None]) -> None:
-        """Send; `answer` is called once, now or later, with what the route would reply."""
-
-        def settle(message: Message | None, error: Exception | None) -> None:
-            answered = reply(message) if message is not None else _refusal(error)
-            answer(answered)
-            self._metrics.answered(ROUTE, "POST", str(answered.status), time.perf_counter() - began)
-
+    def begin(self, sending: Sending) -> None:
+        """Send what came whole; it is answered once, now or later, with what the route would reply."""
+        settle = partial(self._settle, sending)
         try:
-            sender_id, recipient_id, text = wanted(kind, body, self._settings)
-            key = key_in(headers, sender_id, kind, recipient_id, text)
+            kind = sending.kind
+            sender_id, recipient_id, text = wanted(kind, bytes(sending.body), self._settings)
+            key = key_in(sending.headers, sender_id, kind, recipient_id, text)
             self._messages.submit(sender_id, recipient_id, text, kind == "group", key, settle)
         except Exception as error:
             settle(None, error)
 
-    def gone(self, began: float) -> None:
-        """The client left before its body came whole."""
-        self._metrics.answered(ROUTE, "POST", "gone", time.perf_counter() - began)
+    def gone(self, sending: Sending) -> None:
+        """The client left before the body came whole."""
+        self._metrics.answered(ROUTE, "POST", "gone", time.perf_counter() - sending.began)
+
+    def _settle(self, sending: Sending, message: Message | None, error: Exception | None) -> None:
+        answer = reply(message) if message is not None else _refusal(error)
+        sending.answer(answer)
+        self._metrics.answered(ROUTE, "POST", str(answer.status), time.perf_counter() - sending.began)
 
 
 def _refusal(error: Exception | None) -> Reply:

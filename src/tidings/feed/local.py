@@ -16,6 +16,7 @@ from tidings.model import Batch
 
 log = logging.getLogger("tidings.feed")
 
+LOOK_AROUND_S = 0.25  # a process that joined is woken from then on; until it is, it looks by itself
 PAGE = 1_000  # changes read from the store at a time: about 5 ms
 
 
@@ -28,6 +29,13 @@ class Log(Protocol):
 
     async def changes(self, after: int, limit: int) -> Batch:
         """The news after a position, whole commits. Raises Forgotten, StoreUnavailable."""
+
+    @property
+    def waiting(self) -> int:
+        """How many of our own writes wait."""
+
+    def follow(self, tell: Callable[[Batch], None]) -> None:
+        """Have `tell` called with what others committed, when a write of ours has read it."""
 
     async def position(self) -> int:
         """The position of the last commit."""
@@ -59,6 +67,9 @@ class LocalFeed:
         self._socket: socket.socket | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._is_put_off = False  # woken while own writes were under way
+        self._others: list[str] = []
+        self._look_around_at = 0.0
 
     @property
     def identity(self) -> int:
@@ -72,6 +83,7 @@ class LocalFeed:
         self._listener = listener
         self._begin_at(after)
         await self._follow()
+        self._log.follow(self._take)
         if self._wake_dir is not None:
             self._open_socket(self._wake_dir)
         self._watcher = asyncio.create_task(self._watch(), name="tidings-feed")
@@ -89,6 +101,10 @@ class LocalFeed:
         if batch.last > self._announced:  # once a commit, whoever applied it here
             self._announced = batch.last
             self._wake_others()
+        if self._is_put_off:
+            self._is_put_off = False
+            if not self.is_fresh():
+                self._woken.set()
         return True
 
     def is_fresh(self) -> bool:
@@ -149,6 +165,11 @@ class LocalFeed:
             log.exception("the news could not be taken; beginning anew")
             self._listener.reset(batch.last)
 
+    def _take(self, batch: Batch) -> None:
+        """What a write of ours has read of others' commits; if something before it is missing, `catch_up` has all."""
+        if batch.after <= self._position:
+            self._apply(batch)
+
     def _open_socket(self, wake_dir: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(wake_dir / f"{os.getpid()}-{secrets.token_hex(4)}"))
@@ -158,19 +179,26 @@ class LocalFeed:
         with contextlib.suppress(BlockingIOError):
             while own.recv(16):
                 pass
-        self._woken.set()
+        if self._log.waiting:  # our next commit brings the news of others before it: a reading of its own can wait
+            self._is_put_off = True
+        else:
+            self._woken.set()
 
     def _wake_others(self) -> None:
         """A full or dead socket is passed over: its owner looks by itself."""
         if self._socket is None or self._wake_dir is None:
             return
-        own = self._socket.getsockname()
-        with contextlib.suppress(OSError):  # the directory goes when its supervisor was killed, and we go soon after
-            for path in os.listdir(self._wake_dir):
-                other = str(self._wake_dir / path)
-                if other != own:
-                    with contextlib.suppress(OSError):
-                        self._socket.sendto(b"!", other)
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_around_at:
+            self._look_around_at = now + LOOK_AROUND_S
+            own = self._socket.getsockname()
+            with contextlib.suppress(OSError):  # it goes when its supervisor was killed, and we go soon after
+                self._others = [
+                    path for name in os.listdir(self._wake_dir) if (path := f"{self._wake_dir}/{name}") != own
+                ]
+        for other in self._others:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(b"!", other)
 
     async def _watch(self) -> None:
         while True:

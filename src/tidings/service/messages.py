@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import msgspec
 
@@ -62,29 +63,26 @@ class Messages:
         self, sender_id: str, recipient_id: str, text: str, is_group: bool, key: Key | None, settle: Settle
     ) -> None:
         """`send` without waiting: `settle` is told later what it gives or would raise. Raises TooMany, Unavailable."""
+        draft = Draft(sender_id, recipient_id, text, mint("message"), is_group)
+        self._node.store.submit(draft, key, partial(self._stored, settle))
 
-        def stored(written: Written[Message] | None, error: Exception | None) -> None:
-            if written is None:
-                settle(None, error)
-            elif self._node.tell(written):
-                settle(written.value, None)
-            else:
-                self._tell_soon(written, settle)
+    def _stored(self, settle: Settle, written: Written[Message] | None, error: Exception | None) -> None:
+        if written is None:
+            settle(None, error)
+        elif self._node.tell(written):
+            settle(written.value, None)
+        else:
+            telling = asyncio.create_task(self._tell(settle, written))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
 
-        self._node.store.submit(Draft(sender_id, recipient_id, text, mint("message"), is_group), key, stored)
-
-    def _tell_soon(self, written: Written[Message], settle: Settle) -> None:
-        async def tell() -> None:
-            try:
-                message = await self._node.told(written)
-            except Exception as error:
-                settle(None, error)
-            else:
-                settle(message, None)
-
-        task = asyncio.create_task(tell())
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+    async def _tell(self, settle: Settle, written: Written[Message]) -> None:
+        try:
+            message = await self._node.told(written)
+        except Exception as error:
+            settle(None, error)
+        else:
+            settle(message, None)
 
     def find_none_after(self, user_id: str, cursor: bytes, with_sent: bool) -> bytes | None:
         """The whole body of an answer without news, if memory alone can tell that there is none; else None.

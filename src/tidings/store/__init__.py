@@ -118,6 +118,12 @@ class Store(Protocol):
         Raises `Forgotten` if some of it was trimmed: who follows must begin anew at `position`.
         """
 
+    def follow(self, tell: Callable[[Batch], None]) -> None:
+        """Have `tell` called, on the event loop, with what others committed, when a write of ours has read it.
+
+        That is before the write is settled; what was not read on the way is in `changes` alone.
+        """
+
     async def position(self) -> int:
         """The position of the last commit."""
 

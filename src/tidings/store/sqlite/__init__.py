@@ -46,12 +46,14 @@ class SqliteStore:
         self.run = last_run(db)
         self._opened_at = int(db.execute("SELECT position FROM clock").get)
         self._writer_db = db
+        self._tell: Callable[[Batch], None] = lambda _: None
         self._jobs = Jobs(settings.writes_waiting_max, settings.mailbox_waiting_max, settings.write_wait_s)
         self._writer = Writer(
             db,
             path,
             jobs=self._jobs,
             on_batch=meter.batch,
+            on_foreign=lambda batch: self._tell(batch),
             tidy=Tidy(settings.news_kept_s),
         )
         self._look_db = connect(path, readonly=True)
@@ -155,6 +157,9 @@ class SqliteStore:
 
     async def position(self) -> int:
         return await self._ask("position", self._follower, lambda db: int(db.execute("SELECT position FROM clock").get))
+
+    def follow(self, tell: Callable[[Batch], None]) -> None:
+        self._tell = tell
 
     def latest(self) -> int:
         if self._is_alone:

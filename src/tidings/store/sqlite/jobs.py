@@ -33,6 +33,7 @@ class Job(msgspec.Struct, eq=False):
     mailboxes: tuple[str, ...]
     due: float
     settle: Settle
+    is_awaited: bool = False  # by a task, which goes on in a later step of the loop
     is_settled: bool = False
 
 
@@ -56,7 +57,7 @@ class Jobs:
         self.waiting = 0
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
-    def put(self, write: Write, mailboxes: tuple[str, ...], settle: Settle) -> Job:
+    def put(self, write: Write, mailboxes: tuple[str, ...], settle: Settle, *, is_awaited: bool = False) -> Job:
         """Let a write wait. Raises TooMany, Unavailable."""
         if self._is_closing:
             raise Unavailable("shutting_down", "This server is stopping.", retry_s=1)
@@ -69,7 +70,7 @@ class Jobs:
         self.waiting += 1
         for mailbox in mailboxes:
             counts[mailbox] = counts.get(mailbox, 0) + 1
-        job = Job(write, mailboxes, self._loop.time() + self._wait_s, settle)
+        job = Job(write, mailboxes, self._loop.time() + self._wait_s, settle, is_awaited)
         self._issued.append(job)
         self._queue.put(job)
         return job
@@ -94,6 +95,8 @@ class Jobs:
                     counts[mailbox] = left
                 else:
                     del counts[mailbox]
+        while self._issued and self._issued[0].is_settled:
+            self._issued.popleft()
 
     def _sweep(self) -> None:
         """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""

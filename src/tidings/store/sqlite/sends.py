@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from tidings.errors import KeyReused, Refused, TidingsError, unknown_group, unknown_user
-from tidings.model import Draft, Key, Message, Posted, own, room, sent
-from tidings.store.sqlite import reads
+from tidings.model import Altered, Batch, Draft, Key, Message, Posted, own, room, sent
+from tidings.store.sqlite import foreign, reads
 from tidings.store.sqlite.transaction import Transaction
 
 _HEADS = """
@@ -63,8 +63,8 @@ def send_of(draft: Draft, key: Key | None, *, keep_copy: bool) -> Send:
 class Known:
     """What the writer need not look up again: who may write to whom, and heads.
 
-    It holds as long as every change is this writer's own, which the position that a commit begins with tells; a change
-    of blocks or memberships, or a commit that failed, ends it as well. Only what is allowed is remembered.
+    It is kept right by every commit since, its own and, read inside its next transaction, those of other processes. A
+    change of blocks or memberships ends what is allowed; a commit that failed, all. Only what is allowed is remembered.
     """
 
     def __init__(self) -> None:
@@ -72,18 +72,40 @@ class Known:
         self.heads: dict[str, int] = {}
         self._position = -1
 
+    def follow(self, tx: Transaction) -> None:
+        """Learn what other processes committed: called as a transaction begins."""
+        since, self._position = self._position, -1
+        if tx.after == since:
+            return
+        changes = foreign.find_changes(tx.db, since, tx.after) if since >= 0 else None
+        if changes is None:
+            self.heads.clear()
+            self.allowed.clear()
+            return
+        tx.foreign = Batch(since, tx.after, changes)
+        for change in changes:
+            if isinstance(change, Altered):
+                self.allowed.clear()
+                continue
+            self._move(change.mailbox, change.message.seq)
+            if change.sent_seq:
+                self._move(sent(change.message.sender_id), change.sent_seq)
+
     def begin(self, tx: Transaction) -> None:
         """Forget what may be so no longer: called before the sends of a commit, after its other writes."""
-        if tx.after != self._position or len(self.heads) > _KNOWN_MAX:
+        if len(self.heads) > _KNOWN_MAX:
             self.heads.clear()
             self.allowed.clear()
         if tx.changes or len(self.allowed) > _KNOWN_MAX:
             self.allowed.clear()
-        self._position = -1
 
     def end(self, tx: Transaction) -> None:
         """The commit succeeded."""
         self._position = tx.position
+
+    def _move(self, mailbox: str, seq: int) -> None:
+        if mailbox in self.heads:
+            self.heads[mailbox] = seq
 
 
 def send_all(tx: Transaction, sends: Sequence[Send], known: Known) -> list[Message | TidingsError]:

@@ -15,6 +15,7 @@ class Transaction:
         self.timestamp = timestamp
         self.stamp = str(timestamp)  # as messages show it
         self.changes: list[Change] = []
+        self.foreign: Batch | None = None  # what other processes committed before it, where it was read here
 
     def next_position(self) -> int:
         """The place in the feed of one more change."""

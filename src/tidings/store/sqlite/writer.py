@@ -17,13 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
 from tidings.errors import Internal, StoreUnavailable, TidingsError
-from tidings.model import Message, Written
+from tidings.model import Batch, Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
 from tidings.store.sqlite.jobs import Job, Jobs, Outcome, Settle, Write
 from tidings.store.sqlite.sends import Known, Send, send_all
@@ -53,6 +54,7 @@ class Writer:
         *,
         jobs: Jobs,
         on_batch: Callable[[int], None],
+        on_foreign: Callable[[Batch], None],
         tidy: Callable[[apsw.Connection], None],
     ) -> None:
         self._db = db
@@ -60,6 +62,7 @@ class Writer:
         self._turn_file = os.open(f"{path}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._jobs = jobs
         self._on_batch = on_batch
+        self._on_foreign = on_foreign
         self._tidy = tidy
         self._known = Known()
         self._may_begin_at = 0.0
@@ -82,32 +85,28 @@ class Writer:
 
         What it tells must be published in the same step, so that no reader in between finds this node behind.
         """
-
-        def acknowledge(written: Written[Any] | None, error: Exception | None) -> None:
-            if written is not None:
-                self.committed = max(self.committed, written.batch.last)
-            settle(written, error)
-
-        self._jobs.put(send, send.mailboxes, acknowledge)
+        self._jobs.put(send, send.mailboxes, settle)
 
     async def _put(self, write: Write, mailboxes: tuple[str, ...]) -> Written[Any]:
         answer: asyncio.Future[Written[Any]] = self._loop.create_future()
 
-        def settle(written: Written[Any] | None, error: Exception | None) -> None:
-            if written is not None and answer.done():  # its caller goes away just now
-                self.committed = max(self.committed, written.batch.last)
-            elif written is not None:
-                answer.set_result(written)
-            elif error is not None and not answer.done():
-                answer.set_exception(error)
-
-        job = self._jobs.put(write, mailboxes, settle)
+        job = self._jobs.put(write, mailboxes, partial(self._give, answer), is_awaited=True)
         try:
             return await answer
         finally:  # it goes on, and publishes in the same step: no reader in between finds this node behind
             job.is_settled = True  # also if the caller goes away
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 self.committed = max(self.committed, answer.result().batch.last)
+
+    def _give(
+        self, answer: "asyncio.Future[Written[Any]]", written: Written[Any] | None, error: Exception | None
+    ) -> None:
+        if written is not None and answer.done():  # its caller goes away just now
+            self.committed = max(self.committed, written.batch.last)
+        elif written is not None:
+            answer.set_result(written)
+        elif error is not None and not answer.done():
+            answer.set_exception(error)
 
     async def close(self) -> None:
         """Finish what waits, then end the thread."""
@@ -128,52 +127,65 @@ class Writer:
     def _take_turn(self) -> None:
         if not self._jobs.take():
             return
-        self._wait_for_turn()
-        self._jobs.gather()
-        jobs = self._jobs.choose()
+        self._let_pass()
+        failed: Exception | None = None
+        with self._turn():
+            self._jobs.gather()  # only now: what came in while we queued for the turn is taken along
+            jobs = self._jobs.choose()
+            try:
+                outcomes = self._commit(jobs) if jobs else []
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            outcomes = self._take_apart(jobs, failed)
         if jobs:
-            self._loop.call_soon_threadsafe(self._deliver, self._commit_all(jobs))
+            self._loop.call_soon_threadsafe(self._deliver, outcomes)
             self._tend()
 
-    def _wait_for_turn(self) -> None:
+    def _let_pass(self) -> None:
+        """Wait out the pause between two commits."""
         delay = self._may_begin_at - time.monotonic()
         if delay > 0:
             time.sleep(delay)
 
-    def _commit_all(self, jobs: Sequence[Job]) -> list[Outcome]:
-        try:
-            return self._commit(jobs)
-        except Exception as error:
-            if len(jobs) == 1 or isinstance(error, apsw.BusyError):  # busy: none of them can get in
-                return [(job, None, translate(error)) for job in jobs]
+    def _take_apart(self, jobs: Sequence[Job], error: Exception) -> list[Outcome]:
+        """One of them spoiled their commit: each is tried alone, where it spoils only its own."""
+        if len(jobs) == 1 or isinstance(error, apsw.BusyError):  # busy: none of them can get in
+            return [(job, None, translate(error)) for job in jobs]
         outcomes: list[Outcome] = []
-        for job in jobs:  # one of them spoiled it; alone, it spoils only its own
+        for job in jobs:
             if job.is_settled:  # overdue meanwhile, and told so
                 outcomes.append((job, None, None))
                 continue
-            self._wait_for_turn()
-            outcomes += self._commit_all([job])
+            self._let_pass()
+            try:
+                with self._turn():
+                    outcomes += self._commit([job])
+            except Exception as its_own:
+                outcomes.append((job, None, translate(its_own)))
         return outcomes
 
     def _commit(self, jobs: Sequence[Job]) -> list[Outcome]:
         last = 0
-        with self._turn():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                position, last = self._db.execute("SELECT position, timestamp FROM clock").get
-                transaction = Transaction(self._db, position, max(_wall_ms(), last + 1))
-                results = _run(jobs, transaction, self._known)
-                if transaction.position != position:
-                    last = transaction.timestamp
-                    self._db.execute("UPDATE clock SET position = ?, timestamp = ?", (transaction.position, last))
-                self._db.execute("COMMIT")
-                self._known.end(transaction)
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            finally:
-                self._set_pause(last)
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            position, last = self._db.execute("SELECT position, timestamp FROM clock").get
+            transaction = Transaction(self._db, position, max(_wall_ms(), last + 1))
+            self._known.follow(transaction)
+            results = _run(jobs, transaction, self._known)
+            if transaction.position != position:
+                last = transaction.timestamp
+                self._db.execute("UPDATE clock SET position = ?, timestamp = ?", (transaction.position, last))
+            self._db.execute("COMMIT")
+            self._known.end(transaction)
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        finally:
+            self._set_pause(last)
+        if transaction.foreign is not None:
+            self._loop.call_soon_threadsafe(self._on_foreign, transaction.foreign)
         batch = transaction.batch()
         return [(job, None if error else Written(value, batch), error) for job, value, error in results]
 
@@ -208,14 +220,14 @@ class Writer:
         self._on_batch(len(outcomes))
         self._jobs.release(job for job, _, _ in outcomes)
         for job, written, error in outcomes:
-            if not job.is_settled:
+            if written is not None and (job.is_settled or not job.is_awaited):
+                self.committed = max(self.committed, written.batch.last)
+            if not job.is_settled:  # else overdue, or its caller went away
                 job.is_settled = True
                 try:
                     job.settle(written, error)
                 except Exception:  # a fault of one is not the others'
                     log.exception("a write could not be answered")
-            elif written is not None:  # overdue, or its caller went away
-                self.committed = max(self.committed, written.batch.last)
 
 
 def translate(error: Exception) -> TidingsError:
