@@ -15,7 +15,7 @@ FLAGS = ("--message-max-bytes", "1048576", "--body-max-bytes", "2097152", "--wri
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sends_go_on_while_a_snapshot_is_held(tmp_path: Path, workers: str) -> None:
-    """The log is over its mark and can't start over; no send waits for that. Then it can, and its file is cut to the mark."""
+    """The log is over its mark and can't start over; no send waits for that. Then it can, and its file is cut."""
     wal = tmp_path / "tidings.db-wal"
     with ServerProcess.start(tmp_path, *FLAGS, "--workers", workers) as server, line_to(server.url, fresh=0.3) as line:
         ann, bob = (line.post("/v1/users/create", {"username": name}).data["userId"] for name in ("ann", "bob"))
