@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 
@@ -33,6 +34,7 @@ from tidings.errors import TidingsError
 
 # What ends a scene: a wrong answer, or none at all. Any other exception is a fault of the bench.
 UNMEASURED = (Failed, TidingsError, OSError, http.client.HTTPException)
+QUIET = 0.05  # of both cores: what others may take before it is mentioned
 WIDTH = 120  # where the output goes to a file or a pipe
 
 
@@ -118,7 +120,7 @@ def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Recor
     ):
         stage = Stage(cores, pace, load, talk, Path(room))
         for number, name in enumerate(names, 1):
-            talk.scene(f"{number} of {len(names)}, {name}: {SCENES[name].title}")
+            talk.scene(f"{number} of {len(names)}, {name}", SCENES[name].title)
             try:
                 record.findings = [*record.findings, *SCENES[name].play(stage)]
             except UNMEASURED as error:
@@ -126,6 +128,7 @@ def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Recor
                 talk.say(f"failed: {reason}")
                 record.failed = {**record.failed, name: reason}
     record.seconds = time.monotonic() - began
+    record.others = median(stage.others) if stage.others else 0.0
     return record
 
 
@@ -143,6 +146,10 @@ def _tell(record: Record, earlier: list[Path], path: Path) -> list[Fall]:
     for line in told(fallen):
         console.print(line, style="bold red", highlight=False)
     held = " and ".join(other.name for other in earlier) or "nothing earlier"
+    if record.others > QUIET:
+        console.print(
+            f"\nothers took {record.others:.0%} of both cores: what is said above is said with that much noise"
+        )
     console.print(
         f"\n{record.seconds:.0f} s. Compared with {held}. Every round of it: {path.name}",
         highlight=False,

@@ -23,13 +23,17 @@ class Unreadable(Exception):
 
 
 class Record(msgspec.Struct):
-    """One run, as it is kept. `failed` are the scenes that could not be measured, with the reason."""
+    """One run, as it is kept. `failed` are the scenes that could not be measured, with the reason.
+
+    `others` is the part of both cores that went to anything but server and load: the median of all rounds.
+    """
 
     pace: str
     machine: Mapping[str, Any]
     findings: Sequence[Finding]
     failed: Mapping[str, str] = {}
     seconds: float = 0.0
+    others: float = 0.0
 
 
 class Baseline(msgspec.Struct):

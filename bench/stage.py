@@ -43,6 +43,7 @@ class Stage:
     load: Load
     talk: Talk
     room: Path
+    others: list[float] = field(default_factory=list)  # the part of both cores that others took, round by round
     _stores: dict[Story, Path] = field(default_factory=dict)
 
     def tidings(self, data: Path, *flags: str) -> AbstractContextManager[Server]:
@@ -84,7 +85,9 @@ class Stage:
         """One round of one server. Raises Failed at the first wrong answer."""
         cores = [self.cores.server, self.cores.load]
         plan = Plan(server.port, requests, server.pids, cores, self.pace.seconds, self.pace.warm_s)
-        return self.load.run(plan)
+        measured = self.load.run(plan)
+        self.others.append(measured.others_s / measured.seconds / len(cores))
+        return measured
 
     def ask_all(self, server: Server, requests: list[Request], asks: int, first_number: int | None = None) -> Measured:
         """So many requests, over as many connections as there are `requests`. Raises Failed."""

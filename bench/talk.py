@@ -19,19 +19,18 @@ class Talk:
                 *columns, TextColumn("{task.fields[last]}"), TimeElapsedColumn(), console=console, transient=True
             )
         self._task: TaskID | None = None
-        self._title = ""
         self._done = 0
         self._steps = 0
 
-    def scene(self, title: str) -> None:
+    def scene(self, name: str, title: str) -> None:
         """A scene begins; how many steps it takes is not known yet."""
-        self._title, self._done, self._steps = title, 0, 0
+        self._done, self._steps = 0, 0
         if self._live is None:
-            self._print(title)
+            self._print(f"{name}: {title}")
             return
         if self._task is not None:
             self._live.remove_task(self._task)
-        self._task = self._live.add_task(title, total=None, last="")
+        self._task = self._live.add_task(name, total=None, last=title)
 
     def expect(self, steps: int) -> None:
         """So many more steps."""
@@ -43,7 +42,7 @@ class Talk:
         """A step is done; the text tells what it gave."""
         self._done += 1
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=self._done, last=text)
+            self._live.update(self._task, completed=self._done, last=" ".join(text.split()))
         else:
             self._print(f"  {self._done}/{self._steps}  {text}")
 

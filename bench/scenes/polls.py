@@ -196,6 +196,6 @@ def two_workers(stage: Stage) -> list[Finding]:
 def _meet(server: Server, sides: Sequence[Side]) -> None:
     """Let each worker load the readers first: all polls, over so many connections that each has some."""
     with ExitStack() as stack:
-        for _ in range(64):
+        for _ in range(32):
             for side in sides:
                 poll_all(stack, server.port, side.requests)
