@@ -22,6 +22,10 @@ Errors of starting up, which never travel over HTTP:
 
 StartError .................. wrong settings, a store that is foreign, newer, corrupt or already served
 
+Of backup, restore and doctor:
+
+UpkeepError ................. what was asked for can't be done, or must not: a file in the way, a backup that is none
+
 And one between the store and who follows its news:
 
 Forgotten ................... the news asked for is older than what is kept: begin anew
@@ -144,6 +148,10 @@ class StoreUnavailable(Unavailable):
 
 class StartError(Exception):
     """The server can't start; its text is the one line that says why."""
+
+
+class UpkeepError(Exception):
+    """A store can't be kept, put back or looked at as asked; its text is the one line that says why."""
 
 
 class Forgotten(Exception):

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import done, refused
 from tests.faults.calls import line_to
 from tests.faults.crowd import Crowd
 from tests.faults.mortal import Mortal
 from tests.faults.recorder import Recorder
 from tests.faults.refusal import ServedAfterAll, refusal
-from tests.server import ServerProcess, until
+from tests.server import ServerProcess, store_url, until
 from tidings.history import Reading, Sending
 
 
@@ -102,6 +103,21 @@ def test_a_start_on_a_full_disk(disk: Path) -> None:
     free(disk)
     with ServerProcess.start(disk) as server, line_to(server.url) as line:
         assert [m["message"] for m in line.get(f"/v1/messages/{ann}").data["messages"]] == ["kept"]
+
+
+def test_a_backup_that_finds_no_room(disk: Path, tmp_path: Path) -> None:
+    """One line says that the disk is full; nothing of it is left there, and given room it is made."""
+    with ServerProcess.start(tmp_path) as server, line_to(server.url) as line:
+        ann = line.post("/v1/users/create", {"username": "ann"}).data["userId"]
+        for n in range(100):
+            body = {"senderId": ann, "receiverId": ann, "message": f"{n} " + "x" * 16_000}
+            assert line.post("/v1/messages/send?type=private", body).status == 200
+        kept = disk / "kept.db"
+        fill(disk, leaving=1 << 20)
+        assert "the disk is full" in refused("backup", kept, "--store", store_url(tmp_path))
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+        free(disk)
+        assert done("backup", kept, "--store", store_url(tmp_path))["bytes"] > 1 << 20
 
 
 def test_a_read_only_disk_is_refused(disk: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 from tidings.cli.exits import FAILED, WRONG_USE, complain
 from tidings.cli.flags import flag, settings_page, variable
 from tidings.cli.serve import serve
+from tidings.cli.upkeep import backup, check_history, doctor, restore
 
 __all__ = ["app", "flag", "main", "variable"]
 
@@ -36,6 +37,10 @@ def tidings(
 
 # A command gives its exit code; its help is its docstring.
 app.command("serve")(serve)
+app.command("backup")(backup)
+app.command("restore")(restore)
+app.command("doctor")(doctor)
+app.command("check-history")(check_history)
 app.command("settings", hidden=True)(settings_page)
 
 

@@ -75,8 +75,15 @@ class Lock:
             raise StartError(f"another server is serving {self._path}; one file has one server") from None
 
 
+def restoring(path: Path) -> Path:
+    """What lies beside a store while its files are exchanged: the name under which the old ones are kept."""
+    return path.with_name(path.name + ".restoring")
+
+
 def open_file(path: Path) -> apsw.Connection:
     """A writing connection to a store of this version, made if there is none. Raises StartError in one line."""
+    if restoring(path).exists():
+        raise StartError(f"a restore of {path} was broken off; run it again")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # nobody else's to read; its log and index take the same mode

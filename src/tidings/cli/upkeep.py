@@ -1,0 +1,185 @@
+"""`tidings backup`, `restore`, `doctor` and `check-history`: looking after a store, with or without a server on it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tidings.cli.exits import FAILED, WRONG_USE, complain
+from tidings.cli.flags import variable
+from tidings.config import Settings
+from tidings.errors import StartError, UpkeepError
+
+if TYPE_CHECKING:
+    from tidings.store.upkeep import Examination, Progress, Step
+
+_LONG_PAGES = 8_192  # 32 MB, which takes a moment; less is done before a bar is drawn
+
+Store = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar=variable("store"),
+        metavar="URL",
+        help="The store: sqlite:///relative/path, or //// and an absolute one.",
+    ),
+]
+STORE = Settings.store
+Json = Annotated[bool, typer.Option("--json", help="Answer, and errors too, as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+ForceAside = Annotated[bool, typer.Option("--force", help="Replace a store that is there; it is kept aside.")]
+Target = Annotated[
+    Path, typer.Argument(metavar="TARGET", help="The file to write, or a directory for one with the time in its name.")
+]
+Backup = Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that tidings backup wrote.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A history: one JSON object a line (docs/testing.md).")]
+
+
+def backup(target: Target, store: Store = STORE, force: Force = False, as_json: Json = False) -> int:
+    """Copy the store, as it is at one moment, while it is served or not.
+
+    The copy is checked, and is there whole or not at all. It is for its owner's eyes only: all messages are in it.
+    """
+    from tidings.store.upkeep import back_up
+
+    with _told(as_json, FAILED) as told, _bar("copied") as progress:
+        made = back_up(_checked(store), target, force=force, on_progress=progress)
+        told.show(made, f"{made.backup}: {_mb(made.bytes)}, everything up to position {made.position:,}")
+    return told.code
+
+
+def restore(backup: Backup, store: Store = STORE, force: ForceAside = False, as_json: Json = False) -> int:
+    """Put a copy back as the store, which no server may hold meanwhile.
+
+    Readers who come with an older cursor are told to start over (410), since what came after the copy is lost.
+    """
+    from tidings.store.upkeep import restore
+
+    with _told(as_json, FAILED) as told, _bar("copied") as progress:
+        done = restore(_checked(store), backup, force=force, on_progress=progress)
+        kept = f"\nThe store that was there is kept: {done.kept}" if done.kept else ""
+        told.show(done, f"{done.store} is what {done.backup} has, up to position {done.position:,}{kept}")
+    return told.code
+
+
+def doctor(store: Store = STORE, as_json: Json = False) -> int:
+    """Look a store, or a backup, over: for damage, holes, wrong order, orphans; while it is served or not.
+
+    Ends with 0 if nothing is wrong, with 1 if something is, with 2 if it could not look. Nothing is changed.
+    """
+    from tidings.store.upkeep import examine
+
+    with _told(as_json, WRONG_USE) as told:
+        with _status() as status:
+            found = examine(_checked(store), status)
+        told.show(found, _diagnosis(found))
+        told.code = FAILED if found.findings else 0
+    return told.code
+
+
+def check_history(file: File, as_json: Json = False) -> int:
+    """Judge what clients sent and were given: which promise was broken, and by which events.
+
+    Ends with 0 if nothing is wrong, with 1 if something is, with 2 if the file is no history.
+    """
+    from tidings.history import check, read_history
+
+    with _told(as_json, WRONG_USE) as told:
+        try:
+            verdict = check(read_history(file))
+        except (OSError, ValueError) as error:
+            raise UpkeepError(str(error)) from None
+        anomalies = [{"kind": a.kind, "text": a.text, "events": a.events} for a in verdict.anomalies]
+        told.show({"counts": dict(verdict.counts), "anomalies": anomalies}, verdict.report())
+        told.code = 0 if verdict else FAILED
+    return told.code
+
+
+class _Told:
+    """What was done, told as JSON or in words; and the exit code."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self.code = 0
+
+    def show(self, value: Any, words: str) -> None:
+        import msgspec
+
+        sys.stdout.write((msgspec.json.encode(value).decode() if self._as_json else words) + "\n")
+
+
+@contextmanager
+def _told(as_json: bool, code: int) -> Iterator[_Told]:
+    """What goes wrong becomes one line and an exit code."""
+    told = _Told(as_json)
+    try:
+        yield told
+    except (UpkeepError, StartError) as error:
+        told.code = code if isinstance(error, UpkeepError) else WRONG_USE  # a --store that names none
+        if as_json:
+            import msgspec
+
+            sys.stderr.write(msgspec.json.encode({"detail": str(error)}).decode() + "\n")
+        else:
+            complain(str(error), told.code)
+
+
+def _checked(store: str) -> str:
+    return Settings(store=store).store
+
+
+@contextmanager
+def _bar(what: str) -> Iterator["Progress"]:
+    """A bar on a terminal's stderr, if there is much to do."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        advance: list[Any] = []
+
+        def progress(done: int, total: int) -> None:
+            if total < _LONG_PAGES or not sys.stderr.isatty():
+                return
+            if not advance:
+                from rich.console import Console
+                from rich.progress import Progress
+
+                bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+                task = bar.add_task(what, total=total)
+                advance.append(lambda done: bar.update(task, completed=done))
+            advance[0](done)
+
+        yield progress
+
+
+@contextmanager
+def _status() -> Iterator["Step"]:
+    """Says on a terminal's stderr what is looked for now."""
+
+    def status(name: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{name and f'looking for: {name}'}\r")
+            sys.stderr.flush()
+
+    yield status
+    status("")
+
+
+def _diagnosis(found: "Examination") -> str:
+    rows = ", ".join(f"{count:,} {name}" for name, count in found.rows.items())
+    lines = [f"{found.store}: {rows}" if rows else found.store]
+    for finding in found.findings:
+        lines += ["", f"{finding.kind}: {finding.what} ({finding.count:,})"]
+        lines += [f"  {example}" for example in finding.examples]
+        if finding.count > len(finding.examples):
+            lines.append(f"  and {finding.count - len(finding.examples):,} more")
+        lines.append(f"  What to do: {finding.advice}")
+    if not found.findings:
+        lines.append(f"Nothing is wrong with it: looked for {', '.join(found.looked_for)}.")
+    return "\n".join(lines)
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,237 @@
+"""`tidings backup` and `tidings restore`: a copy of one moment, put back as a history that says it is another one."""
+
+import stat
+import threading
+from pathlib import Path
+
+import apsw
+import httpx
+import pytest
+
+from tests.commands import done, own_process, refused
+from tests.faults.calls import Line, line_to
+from tests.server import ServerProcess, StartFailed, store_url, until
+
+STORE = "tidings.db"
+
+
+class Desk:
+    """Ann, who writes, and bob, who reads, at whatever server serves their store now."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self.ann, self.bob = (line.post("/v1/users/create", {"username": n}).data["userId"] for n in ("ann", "bob"))
+
+    def write(self, text: str, key: str = "") -> dict[str, str]:
+        body = {"senderId": self.ann, "receiverId": self.bob, "message": text}
+        answer = self.line.post("/v1/messages/send?type=private", body, key)
+        assert answer.status == 200, answer
+        return dict(answer.data)
+
+    def read(self, cursor: str | None = None) -> tuple[list[str], str]:
+        answer = self.line.get(f"/v1/messages/{self.bob}", cursor=cursor)
+        assert answer.status == 200, answer
+        return [message["message"] for message in answer.data["messages"] or []], answer.data["cursor"]
+
+    def code(self, cursor: str) -> tuple[int, str]:
+        answer = self.line.get(f"/v1/messages/{self.bob}", cursor=cursor)
+        return answer.status, answer.code
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_backup_while_messages_come_in(tmp_path: Path, workers: str) -> None:
+    """Taken under load, it is a whole store of one moment: all that was acknowledged before it, seqs without a hole."""
+    data, copies = tmp_path / "data", tmp_path / "copies"
+    data.mkdir()
+    copies.mkdir()
+    stop, sent = threading.Event(), [0]
+    with ServerProcess.start(data, "--workers", workers) as server, line_to(server.url, fresh=0.1) as line:
+        desk = Desk(line)
+
+        def write_on() -> None:
+            while not stop.is_set():
+                desk.write(f"message {sent[0] + 1}")
+                sent[0] += 1
+
+        writing = threading.Thread(target=write_on)
+        writing.start()
+        try:
+            until(lambda: sent[0] >= 50)
+            before, kept = sent[0], copies / "kept.db"
+            told = done("backup", kept, "--store", store_url(data))
+            after = sent[0] + 1
+            until(lambda: sent[0] > after)
+        finally:
+            stop.set()
+            writing.join()
+        assert desk.read()[0] == [f"message {n + 1}" for n in range(sent[0])]
+    assert names(copies) == {"kept.db"}, "nothing else is left"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert told["backup"] == str(kept)
+    assert told["bytes"] == kept.stat().st_size
+    assert done("doctor", "--store", f"sqlite:///{kept}")["findings"] == []
+    assert names(copies) == {"kept.db"}, "nor by looking at it"
+    other = tmp_path / "other"
+    done("restore", kept, "--store", store_url(other))
+    with ServerProcess.start(other) as server, line_to(server.url) as desk.line:
+        texts, _ = desk.read()
+    assert texts == [f"message {n + 1}" for n in range(len(texts))]
+    assert before <= len(texts) <= after
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """The directory of a store with a message in it, of a server that has ended."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with ServerProcess.start(data) as server, line_to(server.url) as line:
+        Desk(line).write("one")
+    return data
+
+
+def test_a_backup_into_a_directory_has_the_time_in_its_name(served: Path, tmp_path: Path) -> None:
+    """Given a directory, the file is named for the moment, so that a timer can make one after the other."""
+    told = done("backup", tmp_path, "--store", store_url(served))
+    (made,) = tmp_path.glob("tidings-*Z.db")
+    assert told["backup"] == str(made)
+    assert names(served) == {STORE, f"{STORE}.lock", f"{STORE}.turn"}, "a store that nobody serves is left as it was"
+
+
+def test_a_backup_replaces_nothing_unless_told(served: Path, tmp_path: Path) -> None:
+    """A file that is there stays; with --force it is replaced by the whole copy in one step."""
+    kept = tmp_path / "kept.db"
+    kept.write_text("precious")
+    assert "--force" in refused("backup", kept, "--store", store_url(served))
+    assert kept.read_text() == "precious"
+    done("backup", kept, "--store", store_url(served), "--force")
+    assert done("doctor", "--store", f"sqlite:///{kept}")["findings"] == []
+
+
+def test_a_backup_never_replaces_its_store(served: Path, tmp_path: Path) -> None:
+    """Not even by force, nor one of the files beside it, nor a file beside which another's log lies."""
+    for end in ("", "-wal", "-shm", ".lock", ".turn"):
+        line = refused("backup", served / (STORE + end), "--store", store_url(served), "--force")
+        assert "belongs to the store itself" in line
+    (tmp_path / "kept.db-wal").write_text("of another file")
+    assert "kept.db-wal is there" in refused("backup", tmp_path / "kept.db", "--store", store_url(served), "--force")
+
+
+@pytest.mark.parametrize("make", ["nothing", "text", "another program's", "a newer one"])
+def test_what_is_no_store_is_not_backed_up(tmp_path: Path, make: str) -> None:
+    """No store, no backup: one line, and no file."""
+    file, kept = tmp_path / STORE, tmp_path / "kept.db"
+    _make(file, make)
+    line = refused("backup", kept, "--store", store_url(tmp_path))
+    assert str(file) in line
+    assert not kept.exists()
+    assert names(tmp_path) <= {STORE}
+
+
+def _make(file: Path, what: str) -> None:
+    if what == "text":
+        file.write_text("Dear diary, " * 1000)
+    elif what != "nothing":
+        db = apsw.Connection(str(file))
+        db.execute("CREATE TABLE users(id TEXT PRIMARY KEY, name TEXT)").fetchall()
+        if what == "a newer one":
+            db.execute(f"PRAGMA application_id={0x54494431}; PRAGMA user_version=99").fetchall()
+        db.close()
+
+
+def test_a_place_that_is_not_there(served: Path, tmp_path: Path) -> None:
+    """A directory that does not exist, and a --store that is no URL, are one line each."""
+    assert "No such file" in refused("backup", tmp_path / "no" / "kept.db", "--store", store_url(served))
+    assert "--store must be" in refused("backup", tmp_path / "kept.db", "--store", "kept.db", code=2)
+
+
+def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:
+    """All cursors from before get 410, seqs and timestamps go on above the backup's, keys live on, nothing is twice."""
+    data, kept = tmp_path / "data", tmp_path / "kept.db"
+    data.mkdir()
+    with ServerProcess.start(data) as server, line_to(server.url) as line:
+        desk = Desk(line)
+        first = [desk.write(f"message {n}", f"key-{n}") for n in range(3)]
+        cursors = [desk.read()[1]]
+        done("backup", kept, "--store", store_url(data))
+        desk.write("lost")
+        cursors += [desk.read()[1], desk.line.get(f"/v1/messages/{desk.bob}", cursor="now").data["cursor"]]
+        assert "another server is serving" in refused("restore", kept, "--store", store_url(data), "--force")
+        server.kill()  # so that its log lies there as well
+    assert (data / f"{STORE}-wal").exists()
+    assert "--force" in refused("restore", kept, "--store", store_url(data))
+    told = done("restore", kept, "--store", store_url(data), "--force")
+    with ServerProcess.start(data) as server, line_to(server.url) as desk.line:
+        for cursor in cursors:
+            assert desk.code(cursor) == (410, "cursor_of_another_history")
+        texts, fresh = desk.read()
+        assert texts == ["message 0", "message 1", "message 2"]
+        assert desk.write("message 1", "key-1") == first[1], "the key gives the answer of that first time"
+        last = desk.write("after")
+        assert int(last["seq"]) == 4
+        assert int(last["timestamp"]) > int(first[2]["timestamp"])
+        assert desk.read(fresh)[0] == ["after"]
+        assert desk.read()[0] == [*texts, "after"]
+        for cursor in cursors:
+            assert desk.code(cursor) == (410, "cursor_of_another_history")
+    aside = Path(told["kept"])
+    done("restore", aside, "--store", store_url(tmp_path / "old"))
+    with ServerProcess.start(tmp_path / "old") as server, line_to(server.url) as desk.line:
+        assert desk.read()[0] == [*texts, "lost"], "what was kept aside is whole, what lay in its log included"
+
+
+@pytest.mark.parametrize("make", ["nothing", "text", "another program's", "a newer one", "a damaged one", "itself"])
+def test_what_is_no_backup_is_not_restored(served: Path, tmp_path: Path, make: str) -> None:
+    """One line says why, and the store that was there still serves what it had."""
+    kept = tmp_path / "kept.db"
+    if make == "a damaged one":
+        done("backup", kept, "--store", store_url(served))
+        with kept.open("r+b") as file:
+            file.seek(kept.stat().st_size // 2)
+            file.write(b"\xff" * 8192)
+    else:
+        _make(kept, make)
+    before = names(served)
+    refused("restore", served / STORE if make == "itself" else kept, "--store", store_url(served), "--force")
+    assert names(served) == before
+    with ServerProcess.start(served) as server:
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
+def test_a_restore_that_was_broken_off(served: Path, tmp_path: Path, moved: int) -> None:
+    """Killed between any two of its moves, no server starts on half of it, and the same command finishes it."""
+    kept, aside = tmp_path / "kept.db", served / f"{STORE}.before-then"
+    done("backup", kept, "--store", store_url(served))
+    whole = (served / STORE).read_bytes()
+    (served / f"{STORE}-wal").write_bytes(b"")
+    (served / f"{STORE}.restoring").write_text(aside.name)
+    for end in ("-wal", "", "new")[:moved]:
+        if end == "new":
+            (served / STORE).write_bytes(kept.read_bytes())
+        else:
+            (served / (STORE + end)).rename(served / (aside.name + end))
+    with pytest.raises(StartFailed, match=r"a restore of .* was broken off; run it again"):
+        ServerProcess.start(served)
+    assert "was broken off" in refused("backup", tmp_path / "other.db", "--store", store_url(served))
+    told = done("restore", kept, "--store", store_url(served))
+    assert told["kept"] == str(aside)
+    assert aside.read_bytes() == whole
+    assert names(served) == {STORE, f"{STORE}.lock", f"{STORE}.turn", aside.name, f"{aside.name}-wal"}
+    assert done("doctor", "--store", store_url(served))["rows"]["messages"] == 1
+    with ServerProcess.start(served):
+        pass
+
+
+def test_what_people_are_told(served: Path, tmp_path: Path) -> None:
+    """Without --json, a sentence says what was made, and where the old store went."""
+    kept = tmp_path / "kept.db"
+    assert (
+        f"{kept}: 0.1 MB, everything up to position 3"
+        in own_process("backup", kept, "--store", store_url(served)).stdout
+    )
+    said = own_process("restore", kept, "--store", store_url(served), "--force").stdout
+    assert "The store that was there is kept: " in said

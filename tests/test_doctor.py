@@ -1,0 +1,231 @@
+"""`tidings doctor` finds each fault that is planted in a real store, and nothing in a sound one."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from tests.commands import done, refused, tidings
+from tests.faults.calls import line_to
+from tests.server import ServerProcess, store_url
+from tidings.store.sqlite.file import connect
+
+Plant = Callable[[apsw.Connection], object]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a store that a real server has written, in three starts: of every kind of row."""
+    data = tmp_path_factory.mktemp("sound")
+    for start in range(3):
+        with ServerProcess.start(data) as server, line_to(server.url) as line:
+            _live(line.post, line.get, start)
+    return data
+
+
+def _live(post: Callable[..., object], get: Callable[..., object], start: int) -> None:
+    def made(path: str, body: dict[str, str], key: str = "") -> dict[str, str]:
+        answer = post(path, body, key)
+        assert answer.status == 200, answer  # type: ignore[attr-defined]
+        return dict(answer.data)  # type: ignore[attr-defined]
+
+    users = [made("/v1/users/create", {"username": n}, f"{n}-{start}")["userId"] for n in ("ann", "bob", "carol")]
+    ann, bob, carol = users
+    group = made("/v1/groups/create", {"groupName": "hikers"}, f"g-{start}")["groupId"]
+    for user in users:
+        made(f"/v1/groups/{group}?op=add", {"userId": user}, f"add-{user}")
+    for n in range(4):
+        made("/v1/messages/send?type=private", {"senderId": ann, "receiverId": bob, "message": f"{n}"}, f"p{n}")
+        made("/v1/messages/send?type=group", {"senderId": bob, "groupId": group, "message": f"{n}"}, f"g{n}")
+    for _ in range(2):
+        made("/v1/messages/send?type=private", {"senderId": ann, "receiverId": ann, "message": "to myself"})
+    made(f"/v1/users/{ann}?op=block", {"blockedUserId": carol})
+    made(f"/v1/groups/{group}?op=remove", {"userId": carol})
+
+
+@pytest.fixture
+def data(sound: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    shutil.copytree(sound, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def found(data: Path, code: int = 1) -> dict[str, int]:
+    """The kinds of findings, each with its count; what is told to people must have them all, with what to do."""
+    run = tidings("doctor", "--store", store_url(data), "--json")
+    assert (run.returncode, run.stderr) == (code, ""), run
+    findings = json.loads(run.stdout)["findings"]
+    told = tidings("doctor", "--store", store_url(data))
+    assert (told.returncode, told.stderr) == (code, "")
+    for finding in findings:
+        assert f"\n{finding['kind']}: {finding['what']} ({finding['count']})\n  {finding['examples'][0]}" in told.stdout
+        assert f"\n  What to do: {finding['advice']}" in told.stdout
+        assert 1 <= len(finding["examples"]) <= 5
+    return {finding["kind"]: finding["count"] for finding in findings}
+
+
+def test_a_sound_store_has_no_findings(sound: Path) -> None:
+    """Every kind of row, three starts, a block, a removal, keys of every route: nothing to find."""
+    told = done("doctor", "--store", store_url(sound))
+    assert told["findings"] == []
+    assert all(count > 0 for count in told["rows"].values()), told["rows"]
+
+
+def test_a_store_that_is_served_is_looked_at(data: Path) -> None:
+    """With a server on it, and messages still in its log, the doctor sees them and finds nothing."""
+    with ServerProcess.start(data, "--workers", "2") as server, line_to(server.url) as line:
+        _live(line.post, line.get, 3)
+        told = done("doctor", "--store", store_url(data))
+        assert told["findings"] == []
+        assert told["rows"]["messages"] == 4 * 10
+        server.kill()
+    assert found(data, 0) == {}
+
+
+MIDDLE = "(SELECT position FROM messages WHERE mailbox LIKE 'u%' AND seq = 2 AND sent_seq = 2 LIMIT 1)"
+LAST = "(SELECT max(position) FROM messages WHERE mailbox LIKE 'g%')"
+GROUP = "(SELECT id FROM groups LIMIT 1)"
+
+PLANTS: dict[str, tuple[str, dict[str, int]]] = {
+    "a message is gone": (f"DELETE FROM messages WHERE position = {MIDDLE}", {"hole": 2, "key to nowhere": 1}),
+    "a last message is gone": (f"DELETE FROM messages WHERE position = {LAST}", {"gap": 1, "key to nowhere": 1}),
+    "the first ones are gone": (
+        "DELETE FROM keys WHERE position IN (SELECT position FROM messages WHERE mailbox LIKE 'g%' AND seq < 3);"
+        "DELETE FROM messages WHERE mailbox LIKE 'g%' AND seq < 3",
+        {"hole": 3},
+    ),
+    "news is gone": ("DELETE FROM alterations WHERE position = 2", {"gap": 1}),
+    "a timestamp goes back": (
+        f"UPDATE messages SET timestamp = timestamp - 1000000 WHERE position = {MIDDLE}",
+        {"timestamps": 1},
+    ),
+    "two in a commit": (
+        "UPDATE messages SET timestamp = (SELECT timestamp FROM messages m WHERE m.position = messages.position - 1)"
+        " WHERE mailbox = (SELECT mailbox FROM messages m WHERE m.position = messages.position - 1)",
+        {"commit": 3},
+    ),
+    "the clock is behind": ("UPDATE clock SET position = position - 3", {"clock": 2}),
+    "the clock's time is behind": ("UPDATE clock SET timestamp = timestamp - 100000", {"clock": 2}),
+    "the clock is missing": ("DELETE FROM clock", {"clock": 1}),
+    "the generation is missing": ("DELETE FROM history", {"clock": 1}),
+    "one position twice": (
+        f"INSERT INTO alterations SELECT position, timestamp, sender FROM messages WHERE position = {MIDDLE}",
+        {"position": 1},
+    ),
+    "out of order": (
+        "UPDATE messages SET seq = -seq WHERE mailbox LIKE 'g%' AND seq IN (2, 3);"
+        "UPDATE messages SET seq = CASE seq WHEN -2 THEN 3 ELSE 2 END WHERE seq < 0",
+        {"order": 3},
+    ),
+    "joined behind the head": (f"UPDATE memberships SET joined_seq = 9 WHERE group_id = {GROUP}", {"joined": 2}),
+    "a user is gone": (
+        "DELETE FROM users WHERE id = (SELECT sender FROM messages WHERE mailbox LIKE 'u%' LIMIT 1)",
+        {},
+    ),
+    "a group is gone": (f"DELETE FROM groups WHERE id = {GROUP}", {}),
+    "members miscounted": (f"UPDATE groups SET members = 7 WHERE id = {GROUP}", {"member count": 1}),
+    "a block of nobody": (
+        "INSERT INTO blocks SELECT id, 'nobody' FROM users LIMIT 2; INSERT INTO blocks VALUES ('x', 'y')",
+        {"block of nobody": 3},
+    ),
+    "a message from nobody": (f"UPDATE messages SET sender = 'x' WHERE position = {LAST}", {"message of nobody": 1}),
+    "news of nobody": ("UPDATE alterations SET user_id = 'x' WHERE position = 1", {"news of nobody": 1}),
+    "a membership of nobody": (
+        f"INSERT INTO memberships VALUES ('x', {GROUP}, 7, 0); UPDATE groups SET members = 3 WHERE id = {GROUP}",
+        {"membership of nobody": 1},
+    ),
+    "a key to nowhere": ("UPDATE keys SET position = 100000 WHERE position IS NOT NULL AND number < 20", {}),
+    "a key without answer": ("UPDATE keys SET answer = NULL WHERE number = 1", {"key to nowhere": 1}),
+    "a copy of a group's message": (
+        f"UPDATE messages SET sent_seq = 1 WHERE position = {LAST}",
+        {"copies": 1},
+    ),
+    "runs out of order": ("UPDATE run SET first = 50000 WHERE number = 2", {"run": 2}),
+    "trimmed, and kept": (
+        "INSERT INTO trimmed SELECT mailbox, 2, timestamp FROM messages WHERE mailbox LIKE 'g%' AND seq = 2 LIMIT 1",
+        {"trimmed": 1},
+    ),
+    "trimmed at no time": ("INSERT INTO trimmed VALUES ('uuser-x', 3, 0)", {"trimmed": 1}),
+    "an index is gone": ("DROP INDEX memberships_by_group", {"schema": 1}),
+    "a strange table": ("CREATE TABLE notes(text)", {"schema": 1}),
+}
+SEVERAL = {  # one deed, of which rows of several kinds are orphans
+    "a user is gone": {
+        "message of nobody",
+        "membership of nobody",
+        "block of nobody",
+        "news of nobody",
+        "key to nowhere",
+    },
+    "a group is gone": {"message of nobody", "membership of nobody", "key to nowhere"},
+    "a key to nowhere": {"key to nowhere"},
+}
+
+
+@pytest.mark.parametrize("what", PLANTS)
+def test_a_planted_fault_is_found(data: Path, what: str) -> None:
+    """One thing is done to the file behind the server's back; the doctor finds that, and nothing else."""
+    deed, expected = PLANTS[what]
+    db = connect(data / "tidings.db")
+    before = db.total_changes()
+    for _ in db.execute(deed):
+        pass
+    assert db.total_changes() > before or "schema" in expected, "nothing was planted"
+    db.close()
+    kinds = found(data)
+    if what in SEVERAL:
+        assert {*kinds} == SEVERAL[what]
+    else:
+        assert kinds == expected
+
+
+def _text(file: Path) -> None:
+    file.write_text("Dear diary, " * 1000)
+
+
+def _nothing(file: Path) -> None:
+    file.unlink()
+
+
+@pytest.mark.parametrize("make", [_text, _nothing])
+def test_what_can_not_be_looked_at(data: Path, make: Callable[[Path], None]) -> None:
+    """No file, or none of SQLite's, is one line and exit code 2."""
+    make(data / "tidings.db")
+    assert str(data / "tidings.db") in refused("doctor", "--store", store_url(data), code=2)
+
+
+@pytest.mark.parametrize(
+    ("pragma", "said"), [("application_id=7", "another program"), ("user_version=99", "schema version 99")]
+)
+def test_another_program_s_and_a_newer_file(data: Path, pragma: str, said: str) -> None:
+    """A file that this Tidings does not know is a finding with its reason, and nothing of it is judged."""
+    db = connect(data / "tidings.db")
+    db.execute(f"PRAGMA {pragma}").fetchall()
+    db.close()
+    run = tidings("doctor", "--store", store_url(data))
+    assert (run.returncode, run.stderr) == (1, "")
+    assert said in run.stdout
+
+
+def test_damaged_pages_are_found(data: Path) -> None:
+    """Every page but the first two is overwritten: damage is found, and no stack trace is shown."""
+    file = data / "tidings.db"
+    with file.open("r+b") as opened:
+        opened.seek(8192)
+        opened.write(b"\xa5" * (file.stat().st_size - 8192))
+    assert found(data)["damage"] >= 1
+
+
+def test_no_message_is_told(data: Path) -> None:
+    """What people wrote, and their names, stand in no finding, however damaged the store is."""
+    db = connect(data / "tidings.db")
+    db.execute("UPDATE messages SET text = 'SECRET'; UPDATE users SET name = 'SECRET'").fetchall()
+    for _ in db.execute("DELETE FROM messages WHERE position % 3 = 0; DELETE FROM users"):
+        pass
+    db.close()
+    run = tidings("doctor", "--store", store_url(data))
+    assert run.returncode == 1
+    assert "SECRET" not in run.stdout + run.stderr
