@@ -5,17 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
-import schemathesis
 from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.api_client import Api, Json
 from tests.server import ServerProcess
-from tidings.api import openapi
 from tidings.api.openapi import STATUS
-from tidings.config import Settings
 from tidings.routes import ROUTES
 
 SOURCE = Path(__file__).parent.parent / "src" / "tidings"
@@ -94,21 +90,3 @@ def test_every_post_takes_an_idempotency_key_and_every_object_in_the_path_is_nam
         named = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
         assert {name for place, name in named if place == "path"} == set(re.findall(r"{(\w+)}", path))
         assert (("header", "Idempotency-Key") in named) == (method == "post")
-
-
-SLOW_IS_FINE = list(hypothesis.HealthCheck)
-NO_LONG_WAITS = Settings(wait_max_s=0.01)
-described = schemathesis.openapi.from_dict(openapi.document(ROUTES, NO_LONG_WAITS))
-
-
-@described.parametrize()
-@hypothesis.settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=SLOW_IS_FINE)
-def test_whatever_is_asked_the_answer_is_among_those_described(
-    case: schemathesis.Case[Any], server: ServerProcess
-) -> None:
-    """Requests made from the description, right and wrong: no 500, and every status, type and body is as described."""
-    # Not every right-looking request is accepted: what the description can't say is that cursor and timestamp exclude
-    # each other, that two spellings must agree, and that a key was used before.
-    excluded = [schemathesis.checks.positive_data_acceptance]
-    case.call_and_validate(base_url=server.url, excluded_checks=excluded)
-    assert "Traceback" not in server.errors

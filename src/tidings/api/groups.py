@@ -3,11 +3,24 @@
 import msgspec
 
 from tidings.api.call import Call
-from tidings.api.operation import ASKER, GROUP, LIMIT, MESSAGE, OTHER, READS, USER, WRITES, Param, integer, operation
+from tidings.api.operation import (
+    ASKER,
+    GROUP,
+    LIMIT,
+    MESSAGE,
+    OTHER,
+    READS,
+    USER,
+    WRITES,
+    Link,
+    Param,
+    integer,
+    operation,
+)
 from tidings.api.parse import Form, Id, Name, parse
 from tidings.api.query import find_key, find_limit, find_seq, query, required
 from tidings.api.replies import Reply, reply
-from tidings.api.users import DONE, Done
+from tidings.api.users import DONE, HI, Done
 from tidings.errors import Malformed
 from tidings.model import Group, GroupJoined, Message, User
 
@@ -40,6 +53,9 @@ class History(msgspec.Struct, omit_defaults=True):
 
 NEW_GROUP = Form(NewGroup)
 MEMBER = Form(Member)
+IN_IT = {"groupId": "$request.path.groupId"}
+STAY = {**IN_IT, "userId": "$request.body#/userId"}
+PAGE_ON = {**IN_IT, "userId": "$request.query.userId"}
 
 
 @operation(
@@ -49,6 +65,7 @@ MEMBER = Form(Member)
     answer=Group,
     example=Group(GROUP, "hikers"),
     codes=("name_too_long", *WRITES),
+    links=(Link("changeGroup", "Add a member.", {"groupId": "$response.body#/groupId", "op": "add"}),),
 )
 async def create(call: Call) -> Reply:
     """Make a group."""
@@ -67,6 +84,15 @@ async def create(call: Call) -> Reply:
     codes=(
         *("unknown_operation", "unknown_group", "unknown_user", "already_a_member", "not_a_member_of_it"),
         *("too_many_groups", "group_full", *WRITES),
+    ),
+    links=(
+        Link("showGroup", "Look at it as the member.", STAY),
+        Link("listMembers", "See who is in it.", STAY),
+        Link("readHistory", "Read what was said.", STAY),
+        Link("showUser", "See the groups they are in.", {"userId": STAY["userId"]}),
+        Link("readMessages", "Ask for their messages.", {"userId": STAY["userId"]}),
+        Link("sendMessage", "Write to all.", {"type": "group"}, {"senderId": STAY["userId"], **IN_IT, "message": HI}),
+        Link("changeGroup", "Remove the member.", {**IN_IT, "op": "remove"}, {"userId": STAY["userId"]}),
     ),
 )
 async def change(call: Call) -> Reply:
@@ -109,6 +135,7 @@ async def show(call: Call) -> Reply:
     answer=Members,
     example=Members([User(USER, "ann"), User(OTHER, "bob")]),
     codes=("missing_field", "bad_limit", "unknown_user", "unknown_group", "not_a_member", *READS),
+    links=(Link("listMembers", "Go on.", {**PAGE_ON, "after": "$response.body#/members/0/userId"}),),
 )
 async def members(call: Call) -> Reply:
     """List members."""
@@ -134,6 +161,7 @@ async def members(call: Call) -> Reply:
         *("missing_field", "bad_limit", "bad_seq", "both_after_and_before"),
         *("unknown_user", "unknown_group", "not_a_member", *READS),
     ),
+    links=(Link("readHistory", "Go on.", {**PAGE_ON, "after": "$response.body#/messages/0/seq"}),),
 )
 async def history(call: Call) -> Reply:
     """Read a group's history."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import msgspec
 
 from tidings.api.call import Call
-from tidings.api.operation import GROUP, MESSAGE, OTHER, READS, USER, WRITES, Param, operation, page_limit
+from tidings.api.operation import GROUP, MESSAGE, OTHER, READS, USER, WRITES, Link, Param, operation, page_limit
 from tidings.api.parse import Form, Id, Text, read_body
 from tidings.api.query import find_key, find_limit, find_timestamp, query, wait_s, with_sent
 from tidings.api.replies import Reply, Stream, reply
@@ -52,6 +52,7 @@ GROUPWIDE = Form(GroupMessage, group_id="recipientId")
 ANY = Form(AnyMessage)
 
 TEXT = "Are you coming?"
+AS_SENDER = {"userId": "$response.body#/senderId"}
 
 
 @operation(
@@ -67,6 +68,11 @@ TEXT = "Are you coming?"
     codes=(
         *("unknown_type", "message_too_large", "unknown_user", "unknown_group", "blocked", "not_a_member"),
         *("mailbox_busy", *WRITES),
+    ),
+    links=(
+        Link("readMessages", "Read it as its sender.", {"userId": "$response.body#/senderId", "sent": "include"}),
+        Link("readMessages", "Read it as its receiver.", {"userId": "$response.body#/recipientId"}),
+        Link("readHistory", "Read it in its group.", {"groupId": "$response.body#/recipientId", **AS_SENDER}),
     ),
 )
 async def send(call: Call) -> Reply:
@@ -114,6 +120,13 @@ def wanted(kind: str, body: bytes, settings: Settings) -> tuple[str, str, str]:
     codes=(
         *("malformed", "bad_timestamp", "bad_limit", "bad_wait", "bad_sent", "bad_cursor", "both_cursor_and_timestamp"),
         *("unknown_user", "cursor_of_another_history", "too_many_waits", *READS),
+    ),
+    links=(
+        Link(
+            "readMessages",
+            "Ask for what is new.",
+            {"userId": "$request.path.userId", "cursor": "$response.body#/cursor"},
+        ),
     ),
 )
 async def read(call: Call) -> Reply | Stream:

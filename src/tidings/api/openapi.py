@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tidings import errors
-from tidings.api.operation import USER, Operation, Schema
+from tidings.api.operation import USER, Link, Operation, Schema
 from tidings.api.parse import Form, Name, Text
 from tidings.api.replies import Problem
 from tidings.config import Settings
@@ -162,7 +162,18 @@ def _answer(operation: Operation) -> Schema:
     else:
         schema = {"type": "object" if operation.answer is dict else "string"}
     example = msgspec.to_builtins(operation.example)
-    return {"description": operation.summary, "content": {operation.media: {"schema": schema, "example": example}}}
+    made: Schema = {"description": operation.summary}
+    made["content"] = {operation.media: {"schema": schema, "example": example}}
+    if operation.links:
+        made["links"] = {f"{link.target}{index}": _link(link) for index, link in enumerate(operation.links, 1)}
+    return made
+
+
+def _link(link: Link) -> Schema:
+    made: Schema = {"operationId": link.target, "description": link.text, "parameters": dict(link.parameters)}
+    if link.body is not None:
+        made["requestBody"] = dict(link.body)
+    return made
 
 
 def _problems(codes: set[str]) -> Schema:

@@ -34,6 +34,16 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Link:
+    """What a 200 can be used for next: an operation by name, its parameters and body as runtime expressions."""
+
+    target: str
+    text: str
+    parameters: Mapping[str, str]
+    body: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """One thing that can be asked. `codes` are those of its own; /openapi.json adds what every such call may answer."""
 
@@ -46,6 +56,7 @@ class Operation:
     params: Sequence[Param]
     codes: Sequence[str]
     media: str
+    links: Sequence[Link]
 
 
 def operation(
@@ -58,9 +69,10 @@ def operation(
     params: Sequence[Param] = (),
     codes: Sequence[str] = (),
     media: str = "application/json",
+    links: Sequence[Link] = (),
 ) -> Callable[[Handler], Operation]:
     """Make a handler an operation. `bodies`: by name, the form and an example of what may be sent."""
-    return lambda handler: Operation(name, summary, handler, answer, example, bodies or {}, params, codes, media)
+    return lambda handler: Operation(name, summary, handler, answer, example, bodies or {}, params, codes, media, links)
 
 
 def integer(least: int) -> Schema:

@@ -3,7 +3,7 @@
 import msgspec
 
 from tidings.api.call import Call
-from tidings.api.operation import GROUP, OTHER, READS, USER, WRITES, Param, operation
+from tidings.api.operation import GROUP, OTHER, READS, USER, WRITES, Link, Param, operation
 from tidings.api.parse import Form, Id, Name, parse
 from tidings.api.query import find_key, query
 from tidings.api.replies import Reply, reply
@@ -31,6 +31,8 @@ NEW_USER = Form(NewUser, username="userName")
 BLOCKED = Form(Blocked)
 DONE = Done()
 
+MADE, HI = "$response.body#/userId", "Hi"
+
 
 @operation(
     "createUser",
@@ -39,6 +41,15 @@ DONE = Done()
     answer=User,
     example=User(USER, "ann"),
     codes=("name_too_long", *WRITES),
+    links=(
+        Link("showUser", "Look at the user.", {"userId": MADE}),
+        Link("readMessages", "Ask for the user's messages.", {"userId": MADE}),
+        Link(
+            "sendMessage", "Write to them.", {"type": "private"}, {"senderId": MADE, "receiverId": MADE, "message": HI}
+        ),
+        Link("changeUser", "Block them.", {"userId": MADE, "op": "block"}, {"blockedUserId": MADE}),
+        Link("changeUser", "Unblock them.", {"userId": MADE, "op": "unblock"}, {"blockedUserId": MADE}),
+    ),
 )
 async def create(call: Call) -> Reply:
     """Sign a user up."""
