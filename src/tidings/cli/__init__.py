@@ -1,23 +1,28 @@
 """The command line: every command on one page. What a command needs is imported when it runs, so that each is quick."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tidings.cli.exits import FAILED, WRONG_USE, complain
+from tidings.cli.exits import CODES, INTERRUPTED, WRONG_USE, complain
 from tidings.cli.flags import flag, settings_page, variable
+from tidings.cli.follow import follow
+from tidings.cli.groups import add_member, create_group, remove_member, show_group
+from tidings.cli.messages import read, send
 from tidings.cli.serve import serve
 from tidings.cli.upkeep import backup, check_history, doctor, restore
+from tidings.cli.users import block, create_user, show_user, unblock
 
 __all__ = ["app", "flag", "main", "variable"]
 
-app = typer.Typer(
-    name="tidings",
-    add_completion=False,
-    rich_markup_mode=None,  # importing rich would take a tenth of the second that a start may take
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+LOOK: dict[str, Any] = {
+    "rich_markup_mode": None,  # importing rich would take a tenth of the second that a start may take
+    "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
+}
+
+app = typer.Typer(name="tidings", pretty_exceptions_enable=False, epilog=CODES, **LOOK)
+user = typer.Typer(**LOOK)
+group = typer.Typer(**LOOK)
 
 
 @app.callback(invoke_without_command=True)
@@ -31,12 +36,41 @@ def tidings(
 
         typer.echo(f"tidings {version_of('tidings')}")
         raise typer.Exit
+    _help(context)
+
+
+@user.callback(invoke_without_command=True)
+def _user(context: typer.Context) -> None:
+    """Sign users up, and look at them."""
+    _help(context)
+
+
+@group.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    """Make groups, let users in and out."""
+    _help(context)
+
+
+def _help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 # A command gives its exit code; its help is its docstring.
 app.command("serve")(serve)
+app.add_typer(user, name="user")
+user.command("create")(create_user)
+user.command("show")(show_user)
+app.command("block")(block)
+app.command("unblock")(unblock)
+app.add_typer(group, name="group")
+group.command("create")(create_group)
+group.command("add")(add_member)
+group.command("remove")(remove_member)
+group.command("show")(show_group)
+app.command("send")(send)
+app.command("read")(read)
+app.command("follow")(follow)
 app.command("backup")(backup)
 app.command("restore")(restore)
 app.command("doctor")(doctor)
@@ -50,5 +84,5 @@ def main(arguments: list[str] | None = None) -> int:
         return app(arguments, prog_name="tidings", standalone_mode=False) or 0
     except typer.TyperException as error:
         return complain(error.format_message(), WRONG_USE)
-    except typer.Abort:
-        return FAILED
+    except typer.Abort:  # Ctrl-C, where the command does not see to it itself
+        return INTERRUPTED

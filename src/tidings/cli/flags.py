@@ -15,6 +15,8 @@ from tidings.errors import StartError
 # Kubernetes tells every pod of a service named `tidings` about it, in variables that are no settings of ours.
 KUBERNETES = re.compile(r"TIDINGS_(SERVICE_.*|PORT_\d+_.*)")
 
+OTHERS = ["TIDINGS_URL"]  # what other commands read, and a shell may well have set where a server is started
+
 UNITS = {"s": "SECONDS", "bytes": "BYTES", "chars": "CHARACTERS"}
 
 PAGE = """\
@@ -58,7 +60,7 @@ def options() -> list[inspect.Parameter]:
 
 def check_variables() -> None:
     """Refuse a TIDINGS_ variable that is no setting: a misspelt limit must not go unnoticed. Raises StartError."""
-    known = [variable(name) for name in described()]
+    known = [*map(variable, described()), *OTHERS]
     for name in sorted(os.environ):
         if name.startswith("TIDINGS_") and name not in known and not KUBERNETES.fullmatch(name):
             near = difflib.get_close_matches(name, known, n=1)

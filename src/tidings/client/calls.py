@@ -7,7 +7,7 @@ from typing import Generic, Self, TypeVar
 
 import msgspec
 
-from tidings.client.following import Following, Save
+from tidings.client.following import Following, Save, Tell
 from tidings.client.pages import History, Page
 from tidings.client.wire import Retries, Wire
 from tidings.model import Group, GroupJoined, Message, User, UserShown
@@ -174,6 +174,7 @@ class Client:
         cursor: str | None = None,
         *,
         save: Save | None = None,
+        tell: Tell | None = None,
         with_sent: bool = False,
         wait_s: float = 30.0,
         limit: int = PAGE,
@@ -182,14 +183,15 @@ class Client:
         """All messages meant for the user, each once, for ever: `async for message in tidings.follow(bob): ...`.
 
         From everything, or from after the `cursor`; `"now"` for only what is new. `save` is given each cursor, after
-        all messages before it were handled. Following says what it raises; it outlasts faults of server and network,
-        unless there was no answer for `give_up_s` seconds.
+        all messages before it were handled. Faults of server and network are outlasted, unless there was no answer
+        for `give_up_s` seconds; `tell` is told of each. What else is raised, and when, Following says.
         """
         return Following(
             self,
             user_id,
             cursor,
             save=save,
+            tell=tell,
             with_sent=with_sent,
             wait_s=wait_s,
             limit=limit,

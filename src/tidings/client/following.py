@@ -14,6 +14,7 @@ from tidings.errors import AnotherHistory, TidingsError
 from tidings.model import Message, UserShown
 
 Save = Callable[[str], Awaitable[None] | None]
+Tell = Callable[[TidingsError], None]
 
 EARLY_S = 1.0  # a poll that should wait, and came back sooner than this with nothing, is not asked again at once
 LOOKS_MAX = 5  # at a page that shows a hole, while memberships change between the looks
@@ -52,6 +53,7 @@ class Following:
         cursor: str | None,
         *,
         save: Save | None,
+        tell: Tell | None,
         with_sent: bool,
         wait_s: float,
         limit: int,
@@ -61,6 +63,7 @@ class Following:
         self._user_id = user_id
         self._cursor = cursor or None
         self._save = save
+        self._tell = tell
         self._with_sent = with_sent
         self._wait_s = wait_s
         self._limit = limit
@@ -123,6 +126,8 @@ class Following:
             silent_s = loop.time() - self._answered_at
             if error.retry_s is None or (self._give_up_s is not None and silent_s >= self._give_up_s):
                 raise
+            if self._tell is not None:
+                self._tell(error)
             await asyncio.sleep(pause(self._failures, error.retry_s))
             return
         self._failures = 0

@@ -1,0 +1,114 @@
+"""Messages on a screen: who wrote them, where to, and when."""
+
+import asyncio
+import datetime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tidings.cli.screen import Screen, styled
+from tidings.cli.visible import visible
+from tidings.errors import TidingsError
+from tidings.model import Message
+
+if TYPE_CHECKING:
+    from tidings.client import Client
+
+NAME_WAIT_S = 2.0  # names are a courtesy: nobody waits long for one
+NAMES_MAX = 1_000  # remembered at a time
+ASKED_MAX = 10  # at a time
+WHEN_CHARS = 12
+WHO_CHARS = 26
+ID_CHARS = 4
+
+
+class Letters:
+    """Prints messages as one user sees them; for people with names, which it asks the server for."""
+
+    def __init__(self, tidings: "Client", screen: Screen, user_id: str) -> None:
+        self._tidings = tidings
+        self._screen = screen
+        self._user_id = user_id
+        self._names: dict[str, str] = {user_id: "me"}
+        self._may_ask = asyncio.Semaphore(ASKED_MAX)
+
+    async def print(self, messages: Sequence[Message]) -> None:
+        """Print messages, a line or more each."""
+        if self._screen.as_json:
+            for message in messages:
+                self._screen.json(message)
+        elif self._screen.is_for_people:
+            await self._learn_names(messages)
+            for message in messages:
+                self._show(message)
+        else:
+            for message in messages:
+                when = _instant(message.timestamp)
+                stamp = when.isoformat(timespec="milliseconds") if when else message.timestamp
+                self._screen.fields(stamp, message.sender_id, message.recipient_id, message.message)
+
+    def _show(self, message: Message) -> None:
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        grid.add_column(width=WHEN_CHARS, no_wrap=True)
+        grid.add_column(width=WHO_CHARS, overflow="ellipsis", no_wrap=True)
+        grid.add_column(ratio=1, overflow="fold")
+        who = self._name(message.sender_id)
+        if message.recipient_id != self._user_id:
+            who += f" → {self._name(message.recipient_id)}"
+        text = "\n".join(visible(line) for line in message.message.replace("\t", "    ").split("\n"))
+        from rich.text import Text
+
+        is_mine = message.sender_id == self._user_id
+        grid.add_row(styled(short(message.timestamp), "dim"), styled(who, "dim" if is_mine else "bold"), Text(text))
+        self._screen.show(grid)
+
+    def _name(self, identity: str) -> str:
+        """A name, and the end of the id, since several may be called alike; one's own is `me`, without."""
+        name = self._names.get(identity)
+        if name is None or identity == self._user_id:
+            return name or identity
+        return f"{name} #{identity[-ID_CHARS:]}"
+
+    async def _learn_names(self, messages: Sequence[Message]) -> None:
+        ids = {message.sender_id for message in messages}
+        ids |= {message.recipient_id for message in messages if message.sent}
+        rooms = {message.recipient_id for message in messages if not message.sent}
+        if len(self._names) > NAMES_MAX:
+            self._names = {self._user_id: "me"}
+        if rooms - {*self._names}:
+            await self._learn_rooms()
+        await asyncio.gather(*(self._learn(user_id) for user_id in ids - {*self._names}))
+
+    async def _learn(self, user_id: str) -> None:
+        try:
+            async with self._may_ask, asyncio.timeout(NAME_WAIT_S):
+                self._names[user_id] = (await self._tidings.user(user_id)).username
+        except (TidingsError, TimeoutError):
+            pass  # the id stands for it
+
+    async def _learn_rooms(self) -> None:
+        try:
+            async with asyncio.timeout(NAME_WAIT_S):
+                me = await self._tidings.user(self._user_id)
+        except (TidingsError, TimeoutError):
+            return
+        self._names.update({group.group_id: group.group_name for group in me.groups})
+
+
+def short(timestamp: str) -> str:
+    """When a message was sent, in the reader's own time, as short as can be understood today."""
+    when = _instant(timestamp)
+    if when is None:
+        return timestamp
+    today = datetime.datetime.now().astimezone()
+    if when.date() == today.date():
+        return when.strftime("%H:%M:%S")
+    return when.strftime("%d %b %H:%M" if when.year == today.year else "%Y-%m-%d")
+
+
+def _instant(timestamp: str) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromtimestamp(int(timestamp) / 1000).astimezone()
+    except (ValueError, OverflowError, OSError):  # no number, or a year that calendars don't have
+        return None

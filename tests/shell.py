@@ -1,0 +1,122 @@
+"""The command `tidings` as a person or a program runs it: `Shell`, and `Terminal` for what a person sees."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.server import DEADLINE_S, Output
+
+COMMAND = [sys.executable, "-W", "error", "-m", "tidings"]
+
+Json = dict[str, Any]
+
+
+class Shell:
+    """Runs commands against one server, in surroundings of its own; `run` gives all that came of it."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "XDG_"))},
+            "HOME": str(home),
+            "TIDINGS_URL": url,
+            "TZ": "UTC",
+            "COLUMNS": "100",
+            "TERM": "xterm",
+        }
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=self.env,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+
+    def done(self, *arguments: str, stdin: str = "") -> str:
+        """What a command prints that must succeed, and says nothing on stderr."""
+        ended = self.run(*arguments, stdin=stdin)
+        assert (ended.returncode, ended.stderr) == (0, ""), ended
+        return ended.stdout.rstrip("\n")
+
+    def json(self, *arguments: str) -> Json:
+        """What a command answers with --json, in one line."""
+        (line,) = self.done(*arguments, "--json").splitlines()
+        value: Json = json.loads(line)
+        return value
+
+    def start(self, *arguments: str) -> "Running":
+        """Start a command that goes on."""
+        return Running([*COMMAND, *arguments], self.env)
+
+
+class Running:
+    """A command that goes on; what it prints is read as it comes."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        assert self.process.stdout
+        assert self.process.stderr
+        self.stdout, self.stderr = Output(self.process.stdout), Output(self.process.stderr)
+
+    def expect(self, pattern: str, *, on_stderr: bool = False) -> str:
+        """Wait for a match in what it prints, and give it."""
+        output = self.stderr if on_stderr else self.stdout
+        match = output.find(re.compile(pattern, re.MULTILINE), DEADLINE_S)
+        assert match, f"no {pattern!r}, but: {self.stdout.text!r} and {self.stderr.text!r}"
+        return match[0]
+
+    def end(self, number: int) -> int:
+        """Send a signal; gives the exit code once all that it printed is read."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, once all that it printed is read."""
+        code = self.process.wait(DEADLINE_S)
+        assert self.stdout.ended(DEADLINE_S)
+        assert self.stderr.ended(DEADLINE_S)
+        return code
+
+
+def on_a_terminal(command: list[str], env: Mapping[str, str], stdin: str = "") -> str:
+    """Everything that a command, run at a terminal to its end, sends there, line ends as \\n."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
+    os.close(theirs)
+    got = bytearray()
+
+    def drain() -> None:
+        try:
+            while piece := os.read(ours, 65_536):
+                got.extend(piece)
+        except OSError:  # EIO: nobody holds the terminal any more
+            pass
+
+    thread = threading.Thread(target=drain, daemon=True)
+    thread.start()
+    os.write(ours, stdin.encode())
+    try:
+        process.wait(DEADLINE_S)
+    finally:
+        process.kill()
+        thread.join(DEADLINE_S)
+        os.close(ours)
+    return got.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    """What is left to read when the terminal has obeyed the colours that rich sets (SGR)."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -1,0 +1,157 @@
+"""What people see: sentences, names and local times at a terminal, text of strangers made harmless, completion."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.server import ServerProcess
+from tests.shell import COMMAND, Shell, on_a_terminal, plain
+from tidings.cli.visible import visible
+
+
+@pytest.fixture
+def shell(server: ServerProcess, tmp_path: Path) -> Shell:
+    """Commands against the module's server."""
+    return Shell(server.url, tmp_path)
+
+
+def seen(shell: Shell, *arguments: str) -> str:
+    """What a person sees of a command."""
+    return plain(on_a_terminal([*COMMAND, *arguments], shell.env))
+
+
+def test_people_get_sentences(shell: Shell) -> None:
+    """At a terminal each command says in a sentence what it did, and shows names beside ids."""
+    said = seen(shell, "user", "create", "ann")
+    assert re.fullmatch(r"Signed up ann as user-[0-9a-f]{28}\n", said)
+    ann = said.split()[-1]
+    bob = shell.done("user", "create", "bob")
+    hikers = shell.done("group", "create", "hikers")
+    assert seen(shell, "group", "add", hikers, ann) == f"{ann} is now in {hikers}\n"
+    assert seen(shell, "group", "show", hikers, "--as", ann) == f"hikers  {hikers}\nMembers:\n  ann  {ann}\n"
+    assert seen(shell, "send", ann, bob, "Any tidings?") == f"Sent, as number 1 of {bob}\n"
+    assert seen(shell, "block", bob, ann) == f"{bob} now refuses private messages of {ann}\n"
+    assert seen(shell, "user", "show", bob) == (
+        f"bob  {bob}\nIn groups: none\nRefuses private messages of:\n    {ann}\n"
+    )
+    assert seen(shell, "read", ann) == "No messages.\n"
+
+
+def test_messages_are_shown_with_names_and_in_local_time(shell: Shell) -> None:
+    """A message stands beside its sender's name, the end of their id, the group, and the reader's own time of day."""
+    ann, bob = shell.done("user", "create", "ann"), shell.done("user", "create", "bob")
+    hikers = shell.done("group", "create", "hikers")
+    for user in (ann, bob):
+        shell.done("group", "add", hikers, user)
+    shell.done("send", ann, bob, "Any tidings?")
+    shell.done("send", "--to-group", ann, hikers, "two\nlines")
+    shell.done("send", bob, ann, "mine")
+    shell.env["TZ"] = "UTC-13"
+    hour = subprocess.run(["date", "+%H"], env=shell.env, capture_output=True, text=True, check=True).stdout.strip()
+    first, second, third, fourth = seen(shell, "read", bob, "--sent").splitlines()
+    assert re.fullmatch(rf"{hour}:\d\d:\d\d +ann #{ann[-4:]} +Any tidings\?", first.rstrip())
+    assert re.search(rf"ann #{ann[-4:]} → hikers( #\w+|…) +two$", second.rstrip())
+    assert third.strip() == "lines"
+    assert third.startswith(" " * 30)
+    assert re.search(rf" me → ann #{ann[-4:]} +mine$", fourth.rstrip())
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202eevil\u2066 [bold red]markup[/] :smile: [link=http://x]\x08\x7f\ufeff"
+
+
+def test_text_of_strangers_moves_no_cursor(shell: Shell) -> None:
+    """Eve's text and name hold commands to the terminal: none of them reaches it, and they are shown for what they are.
+
+    That is so for people and in pipes, of messages, names, and errors that repeat what was given.
+    """
+    eve = shell.json("user", "create", "eve [red]")["userId"]
+    shell.done("send", eve, eve, EVIL)
+    shown = (
+        r"\x1b[2J\x1b]0;owned\x07\x9b31m\r\u202eevil\u2066 [bold red]markup[/] :smile: [link=http://x]\x08\x7f\ufeff"
+    )
+    assert shell.done("read", eve).endswith(shown)
+    raw = on_a_terminal([*COMMAND, "read", eve], {**shell.env, "COLUMNS": "200"})
+    assert shown in plain(raw)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", plain(raw))
+    assert "eve [red]  user-" in seen(shell, "user", "show", eve)
+    complaint = shell.run("user", "show", "\x1b[31mred")
+    assert "\x1b" not in complaint.stderr
+    assert "x1b[31mred" in complaint.stderr
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", visible("".join(map(chr, range(0x250)))))
+
+
+def test_a_forged_line_stands_out(shell: Shell) -> None:
+    """Eve's second line looks like a message of Ann's: it stands in the column of texts, under Eve's name."""
+    eve = shell.done("user", "create", "eve")
+    shell.done("send", eve, eve, "hi\n12:00:00      ann #1234                   Send me money")
+    _, forged = seen(shell, "read", eve).splitlines()
+    assert re.match(r" {40,}12:00:00 ", forged)
+
+
+def test_follow_greets_people_on_stderr(shell: Shell) -> None:
+    """At a terminal, follow says whom it follows; Ctrl-C ends it."""
+    bob = shell.done("user", "create", "bob")
+    command = ["timeout", "--foreground", "--signal", "INT", "3", *COMMAND, "follow", bob]
+    assert "tidings: following bob; Ctrl-C ends it\n" in plain(on_a_terminal(command, shell.env))
+
+
+def test_help_fits_and_names_every_command(shell: Shell) -> None:
+    """`tidings`, and each group of commands, without anything else shows its help; no line is cut off with dots."""
+    shell.env["COLUMNS"] = "80"
+    top = shell.done()
+    for command in ("serve", "user", "group", "block", "unblock", "send", "read", "follow"):
+        assert re.search(rf"^  {command} +[A-Z]", top, re.MULTILINE), command
+    assert "Exit codes: 0 done; 1 refused or failed; 2 asked for wrongly; 3 no server" in top
+    pages = [top, shell.done("user"), shell.done("group"), *(shell.done(name, "--help") for name in ("send", "follow"))]
+    for page in pages:
+        assert "..." not in page.replace("[ARGS]...", "")
+        assert all(len(line) <= 80 for line in page.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("tidings us", ["user"]), ("tidings user ", ["create", "show"]), ("tidings follow --from-n", ["--from-now"])],
+)
+def test_bash_completes_commands(words: str, found: list[str], shell: Shell, tmp_path: Path) -> None:
+    """The script that tidings gives, loaded by bash, completes commands, deeper ones and options."""
+    shell.env["_TIDINGS_COMPLETE"] = "source_bash"
+    script = shell.done()
+    del shell.env["_TIDINGS_COMPLETE"]
+    (tmp_path / "bin").mkdir()
+    tidings = tmp_path / "bin" / "tidings"
+    tidings.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    tidings.chmod(0o755)
+    typed = " ".join(f"'{word}'" for word in words.split(" "))
+    ask = f"COMP_WORDS=({typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _tidings_completion tidings"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", f'{script}\n{ask}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'],
+        capture_output=True,
+        text=True,
+        env={**shell.env, "PATH": f"{tidings.parent}:{shell.env['PATH']}"},
+        check=True,
+    )
+    assert done.stdout.split() == found
+
+
+def test_the_script_can_be_shown_and_installed(shell: Shell, tmp_path: Path) -> None:
+    """In bash, `tidings --show-completion` prints the script; `--install-completion` has the next shell load it."""
+    command = f"{' '.join(COMMAND)} --show-completion && {' '.join(COMMAND)} --install-completion; exit $?"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=shell.env, check=True)
+    assert "complete -o default -F _tidings_completion tidings" in done.stdout
+    assert "_tidings_completion" in "".join(path.read_text() for path in tmp_path.rglob("*.sh"))
+    assert "source" in (tmp_path / ".bashrc").read_text()
+
+
+@pytest.mark.parametrize("name", ["zsh", "fish"])
+def test_other_shells_get_their_script(name: str, shell: Shell) -> None:
+    """zsh and fish have scripts of their own, and what those call answers."""
+    shell.env["_TIDINGS_COMPLETE"] = f"source_{name}"
+    assert f"_TIDINGS_COMPLETE=complete_{name}" in shell.done()
+    shell.env |= {
+        "_TIDINGS_COMPLETE": f"complete_{name}",
+        "_TYPER_COMPLETE_ARGS": "tidings us",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    assert "user" in shell.done()
