@@ -76,9 +76,13 @@ def main() -> int:
     write(record, path)
     if chosen.baseline:
         write_baseline(record)
-    fallen = _tell(record, earlier, path)
+    return exit_code(record, show(record, earlier, path), strict=chosen.strict)
+
+
+def exit_code(record: Record, fallen: list[Fall], *, strict: bool) -> int:
+    """1 if a scene failed; under `strict` also if a budget was missed or a ratio fell."""
     is_missed = any(finding.is_met is False for finding in record.findings)
-    return 1 if record.failed or (chosen.strict and (fallen or is_missed)) else 0
+    return 1 if record.failed or (strict and (fallen or is_missed)) else 0
 
 
 def _console() -> Console:
@@ -132,7 +136,7 @@ def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Recor
     return record
 
 
-def _tell(record: Record, earlier: list[Path], path: Path) -> list[Fall]:
+def show(record: Record, earlier: list[Path], path: Path) -> list[Fall]:
     """Print the table and what fell; gives the falls."""
     fallen: list[Fall] = []
     before: dict[str, float] = {}

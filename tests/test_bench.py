@@ -16,6 +16,7 @@ import httpx
 import pytest
 from rich.console import Console
 
+from bench.__main__ import exit_code, show
 from bench.findings import Earlier, Finding, falls, middle_half, ratio
 from bench.load import Plan, Request, Wrong, quantiles
 from bench.processes import Failed, Load
@@ -128,6 +129,26 @@ def test_the_table_has_every_figure_and_verdict() -> None:
     assert all(part in lines["memory"] for part in ("FAILED", "a wrong answer"))
     assert max(map(len, shown.splitlines())) <= 120
     assert "| ready | 1.25 s |  | <= 1.00 s | MISSED |  |" in markdown(record)
+
+
+def test_a_fall_since_an_earlier_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What fell is named below the table with both values; --strict makes a failure of it."""
+    for name, value in (("last.json", 0.9), ("baseline.json", 1.5)):
+        write(Record("full", MACHINE, [_now(value, 0.01)]), tmp_path / name)
+    record = Record("full", MACHINE, [_now(0.9, 0.01, at_least=0.75)], seconds=1.0)
+    fallen = show(record, [tmp_path / "last.json", tmp_path / "baseline.json"], tmp_path / "now.json")
+    shown = capsys.readouterr().out
+    assert "fell: hot poll: 0.90 (0.90 to 0.91), was 1.50 (1.50 to 1.50) in baseline.json" in shown
+    assert shown.count("fell:") == 1
+    assert (exit_code(record, fallen, strict=True), exit_code(record, fallen, strict=False)) == (1, 0)
+    assert exit_code(record, [], strict=True) == 0
+
+
+def test_a_missed_budget_fails_only_if_asked_to() -> None:
+    """A busy machine misses budgets as well, so that is told and no failure; a scene that could not be measured is."""
+    missed = Record("full", MACHINE, [_now(0.5, 0.01, at_least=0.75)])
+    assert (exit_code(missed, [], strict=True), exit_code(missed, [], strict=False)) == (1, 0)
+    assert exit_code(Record("full", MACHINE, [], {"poll": "a wrong answer"}), [], strict=False) == 1
 
 
 def test_the_longest_pause_is_that_of_any_generation() -> None:
