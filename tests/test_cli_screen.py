@@ -97,11 +97,17 @@ def test_follow_greets_people_on_stderr(shell: Shell) -> None:
     assert "tidings: following bob; Ctrl-C ends it\n" in plain(on_a_terminal(command, shell.env))
 
 
+COMMANDS = (
+    *("serve", "user", "group", "block", "unblock", "send", "read", "follow"),
+    *("backup", "restore", "doctor", "check-history"),
+)
+
+
 def test_help_fits_and_names_every_command(shell: Shell) -> None:
     """`tidings`, and each group of commands, without anything else shows its help; no line is cut off with dots."""
     shell.env["COLUMNS"] = "80"
     top = shell.done()
-    for command in ("serve", "user", "group", "block", "unblock", "send", "read", "follow"):
+    for command in COMMANDS:
         assert re.search(rf"^  {command} +[A-Z]", top, re.MULTILINE), command
     assert "Exit codes: 0 done; 1 refused or failed; 2 asked for wrongly; 3 no server" in top
     pages = [top, shell.done("user"), shell.done("group"), *(shell.done(name, "--help") for name in ("send", "follow"))]
