@@ -15,10 +15,12 @@ import msgspec
 import pytest
 
 from tests.examples import scenes
+from tests.offered import offered
 from tests.pages import PAGES, ROOT, anchors, codes, fences, links, named_files, prose, rows
 from tidings.api.openapi import STATUS
 from tidings.api.query import KEY_CHARS
 from tidings.cli import flag, variable
+from tidings.cli.flags import OTHERS
 from tidings.config import Settings
 from tidings.history import KINDS, Changing, Fault, Reading, Sending
 from tidings.model import Message
@@ -57,7 +59,8 @@ def test_settings_targets_and_codes_that_are_named_are_there(page: Path) -> None
     """A flag, a variable, a make target, and a code beside its status are what the program says they are."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     settings = [field.name for field in fields(Settings)]
-    flags, variables = {*map(flag, settings), "--version", *_bench_flags()}, {*map(variable, settings)}
+    flags = {*_bench_flags(), *(name for command in offered() for name in command.flags)}
+    variables = {*map(variable, settings), *OTHERS}
     for code in codes(page):
         assert {*re.findall(r"--[a-z][\w-]*", code)} <= flags, code
         assert {*re.findall(r"\bTIDINGS_[A-Z]\w+", code)} <= variables, code

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
 from tidings.client.pages import Page
@@ -13,7 +13,7 @@ from tidings.client.wire import pause
 from tidings.errors import AnotherHistory, TidingsError
 from tidings.model import Message, UserShown
 
-Save = Callable[[str], Awaitable[None] | None]
+Save = Callable[[str], object]  # what it gives is awaited, if it can be
 Tell = Callable[[TidingsError], None]
 
 EARLY_S = 1.0  # a poll that should wait, and came back sooner than this with nothing, is not asked again at once
