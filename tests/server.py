@@ -140,6 +140,11 @@ class ServerProcess:
         """What it printed on stderr so far."""
         return self._stderr.text
 
+    @property
+    def complaints(self) -> str:
+        """What of that is more than news: not the lines on its start and stop."""
+        return "".join(line for line in self.errors.splitlines(keepends=True) if " INFO " not in line)
+
     def wait_for_error(self, pattern: str, within_s: float = DEADLINE_S) -> str:
         """Wait until stderr has a match of a pattern, and give it."""
         match = self._stderr.find(re.compile(pattern), within_s)

@@ -62,7 +62,7 @@ def test_bad_input(row: Row, tried: Tried) -> None:
             assert wire.hear().body == b'{"status":"ok"}'
     before, tried.before = tried.before, tried.world.state()
     assert tried.before == before
-    assert tried.server.errors == ""
+    assert tried.server.complaints == ""
 
 
 def _check_form(said: Said, row: Row, tried: Tried) -> None:

@@ -21,6 +21,7 @@ LAYERS = (
     ("cursor",),
     ("history", "client"),
     ("metrics", "cache", "model", "config", "errors"),
+    ("log",),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}
 STRANGERS = {"store", "feed", "history", "client"}  # who share a row, but not what they know

@@ -174,7 +174,7 @@ def test_a_client_that_leaves_before_the_answer_has_sent(tmp_path: Path) -> None
         until(lambda: api.texts(bob) == ["gone"])
         api.private(ann, bob, "after")
         assert api.texts(bob) == ["gone", "after"]
-        assert server.errors == ""
+        assert server.complaints == ""
 
 
 def test_a_send_in_flight_at_sigterm_is_answered(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_send_in_flight_at_sigterm_is_answered(tmp_path: Path) -> None:
                 ((status, headers, body),) = answers(until_closed(wire))
                 assert (status, headers["connection"], json.loads(body)["message"]) == (200, "close", text)
         assert server.wait() == 0
-        assert server.errors == ""
+        assert server.complaints == ""
     with ServerProcess.start(tmp_path) as server, Api(server.url) as api:
         assert api.texts(bob) == ["one", "two"]
 

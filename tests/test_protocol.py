@@ -189,4 +189,4 @@ def test_nothing_of_this_is_logged(small: ServerProcess) -> None:
     """Whoever can connect can't fill the log: none of these refusals is worth a line."""
     with connect(small) as wire:
         assert problem(asked(wire, b"NONSENSE\r\n\r\n")) == (400, "malformed")
-    assert small.errors == ""
+    assert small.complaints == ""

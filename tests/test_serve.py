@@ -72,7 +72,7 @@ def test_the_banner_is_true(server: ServerProcess) -> None:
     assert said.startswith(f'{{"senderId":"{ann}","message":"Hi"')
     assert read.startswith(f'{{"messages":[{said}],"cursor":')
     assert pasted.stderr == ""
-    assert server.errors == ""
+    assert server.complaints == ""
 
 
 def test_a_flag_wins_over_its_variable(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_sigterm_answers_those_who_wait(own: ServerProcess) -> None:
     assert answers[0].status_code == 200
     assert answers[0].json()["messages"] is None
     assert answers[0].json()["cursor"]
-    assert own.errors == ""
+    assert own.complaints == ""
 
 
 def test_sigterm_answers_what_came_behind_a_wait(own: ServerProcess) -> None:
@@ -182,14 +182,14 @@ def test_sigterm_answers_what_came_behind_a_wait(own: ServerProcess) -> None:
     assert (readiness.status, readiness.json["code"]) == (503, "shutting_down")
     assert readiness.headers["retry-after"]
     assert own.wait() == 0
-    assert own.errors == ""
+    assert own.complaints == ""
 
 
 def test_ctrl_c_is_a_clean_end(own: ServerProcess) -> None:
     """SIGINT, which a terminal sends, ends the server as SIGTERM does."""
     own.signal(signal.SIGINT)
     assert own.wait() == 0
-    assert own.errors == ""
+    assert own.complaints == ""
 
 
 def test_a_request_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_all_end_as_one(pair: ServerProcess, rooms: Path, number: int) -> None:
     pair.signal(number)
     assert pair.wait() == 0
     assert list(rooms.iterdir()) == []
-    assert pair.errors == ""
+    assert pair.complaints == ""
 
 
 def test_a_worker_that_hangs_is_ended_in_time(tmp_path: Path) -> None:

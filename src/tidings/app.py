@@ -83,7 +83,8 @@ class App:
         self._settings = settings
         self._run = run
         self._wake_dir = wake_dir
-        self._metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR") if wake_dir else None)
+        counts_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR") if wake_dir else None
+        self._metrics = Metrics(counts_dir, settings.slow_call_s)
         self._services: Services
         self._answer: HotPolls
         self._sends: Sends

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
 from tidings.errors import StartError
+from tidings.log import FORMATS, LEVELS
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,15 @@ class Settings:
         About("Time for what is in flight at SIGTERM, in seconds: under the 30 s of most supervisors.", 0.1, 600),
     ] = 20.0
 
+    log_format: Annotated[str, About("How the log on stderr is written: text for people, json for programs.")] = "text"
+    log_level: Annotated[
+        str, About("What the log holds: debug, info (start and stop, too), warning (what is odd), or error.")
+    ] = "info"
+    slow_call_s: Annotated[
+        float,
+        About("Calls that take longer are logged, in seconds, waiting for news not counted.", 0.001, 3600),
+    ] = 1.0
+
     def __post_init__(self) -> None:
         for name, (_, about) in described().items():
             value = getattr(self, name)
@@ -144,6 +154,9 @@ class Settings:
             if not about.least <= value <= about.most:  # also catches nan
                 flag = name.replace("_", "-")
                 raise StartError(f"--{flag} must be between {about.least:g} and {about.most:g}, not {value:g}")
+        for name, choices in (("log_format", FORMATS), ("log_level", LEVELS)):
+            if getattr(self, name) not in choices:
+                raise StartError(f"--{name.replace('_', '-')} must be one of {', '.join(choices)}")
         if not self.host:
             raise StartError("--host must name an address; 0.0.0.0 stands for all of them")
         if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":

@@ -3,12 +3,20 @@
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import sys
+import time
+from dataclasses import fields
+from importlib.metadata import version as version_of
+from pathlib import Path
 
 from tidings.config import Settings
 from tidings.errors import StartError
+from tidings.log import tell
 from tidings.store.sqlite.file import path_of
+
+log = logging.getLogger("tidings.server")
 
 BACKLOG = 2048  # connections the kernel holds while a worker is replaced; net.core.somaxconn may be lower
 
@@ -74,14 +82,42 @@ def announce(settings: Settings, listener: socket.socket) -> None:
     data = path_of(settings.store).absolute()
     sys.stdout.write(BANNER.format(url=_url(host, port), called=_url(reached, port), data=data))
     sys.stdout.flush()
+    _tell(settings, _url(host, port), str(data))
     if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
-        sys.stderr.write(NO_AUTHENTICATION.format(host=host, port=port))
+        if settings.log_format == "json":
+            tell(log, logging.WARNING, "no_authentication", "whoever can reach port %(port)d can do all", port=port)
+        else:
+            sys.stderr.write(NO_AUTHENTICATION.format(host=host, port=port))
 
 
-def log_to_stderr() -> None:
-    """Warnings and worse of anybody, and what we ourselves tell of, a line each."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("tidings").setLevel(logging.INFO)
+def _tell(settings: Settings, url: str, data: str) -> None:
+    """The same for the log: what runs, where, with which settings that are not the defaults, and how soon."""
+    changed = {
+        field.name: getattr(settings, field.name)
+        for field in fields(Settings)
+        if getattr(settings, field.name) != field.default
+    }
+    shown = "".join(f", {name}={value}" for name, value in changed.items())
+    text = "tidings %(version)s on %(url)s, store %(store)s, %(workers)d process(es)" + shown.replace("%", "%%")
+    version = version_of("tidings")
+    tell(
+        log,
+        logging.INFO,
+        "start",
+        text,
+        version=version,
+        url=url,
+        store=data,
+        workers=settings.workers,
+        settings=changed,
+    )
+    tell(log, logging.INFO, "ready", "ready in %(ms)d ms", ms=_alive_ms())
+
+
+def _alive_ms() -> int:
+    """How long this process lives, by the kernel (proc(5): the 22nd field, in ticks since the machine started)."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return round((time.clock_gettime(time.CLOCK_BOOTTIME) - started) * 1000)
 
 
 def _url(host: str, port: int) -> str:

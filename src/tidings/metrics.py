@@ -5,6 +5,8 @@ the thread of the event loop, and `flush` folds it into the registry: at each sc
 processes may be scraped instead.
 """
 
+import logging
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +14,10 @@ from dataclasses import dataclass, field
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from tidings.log import tell
+
+log = logging.getLogger("tidings.calls")
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST.encode()
 POLLS = "/v1/messages/{userId}"
@@ -69,12 +75,14 @@ class Metrics:
     """One process's counts. `multiprocess_dir` is where workers leave theirs, None for a process alone.
 
     With a directory, PROMETHEUS_MULTIPROC_DIR must have named it before prometheus_client was imported.
+    Calls that take over `slow_s` seconds are logged.
     """
 
-    def __init__(self, multiprocess_dir: str | None = None) -> None:
+    def __init__(self, multiprocess_dir: str | None = None, slow_s: float = math.inf) -> None:
         # They are a second series for each one, which nobody reads.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._multiprocess_dir = multiprocess_dir
+        self._slow_s = slow_s
         self._now = Counts()
         self._observed: list[Callable[[], Mapping[str, float]]] = []
         self.registry = made = CollectorRegistry()
@@ -107,8 +115,11 @@ class Metrics:
             name: Gauge(name, text, multiprocess_mode="livesum", registry=made) for name, text in GAUGES.items()
         }
 
-    def answered(self, route: str, method: str, status: str, seconds: float) -> None:
-        """Count a call by its route's template (never its path), method and status; a method not ours is `other`."""
+    def answered(self, route: str, method: str, status: str, seconds: float, waited_s: float = 0.0) -> None:
+        """Count a call by its route's template (never its path), method and status; a method not ours is `other`.
+
+        One that took long, beyond the `waited_s` that it was asked to wait for news, is logged as well.
+        """
         counted = (route, method if method in METHODS else "other", status)
         requests = self._now.requests
         requests[counted] = requests.get(counted, 0) + 1
@@ -117,6 +128,10 @@ class Metrics:
             tally = self._now.seconds[route] = Tally([0] * (len(SECONDS) + 1))
         tally.buckets[bisect_left(SECONDS, seconds)] += 1
         tally.total += seconds
+        if seconds - waited_s > self._slow_s:
+            text = "slow: %(method)s %(route)s took %(seconds).3f s (%(status)s)"
+            shown = {"route": route, "method": counted[1], "status": status, "seconds": round(seconds, 3)}
+            tell(log, logging.WARNING, "slow_call", text, **shown, asked_to_wait_s=waited_s)
 
     def no_news(self, seconds: float) -> None:
         """Count a hot poll without news that was answered before routing: the call, its time, and the poll."""

@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -17,7 +18,8 @@ from tidings.app import App, create_app
 from tidings.config import Settings
 from tidings.errors import StartError
 from tidings.garbage import collect_rarely
-from tidings.listening import announce, listen, log_to_stderr
+from tidings.listening import announce, listen
+from tidings.log import set_up, settle, tell, watch
 from tidings.protocol import bounded_by
 
 FAILED = 1
@@ -31,7 +33,7 @@ log = logging.getLogger("tidings.server")
 
 def run(settings: Settings) -> int:
     """Serve in this process until told to end; gives the exit code. Raises StartError."""
-    log_to_stderr()
+    set_up(settings.log_format, settings.log_level)
     listener = listen(settings)
     return serve(settings, listener, lambda: announce(settings, listener))
 
@@ -92,7 +94,10 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._grace_s = settings.grace_s
+        self._level = logging.INFO if settings.workers == 1 else logging.DEBUG  # the supervisor speaks for its workers
         self._on_ready = on_ready
+        self._told_by = ""
+        self._connections_cut = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, accept, and say so. Raises what kept the application from starting."""
@@ -100,6 +105,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except SystemExit:
             raise self._app.failure or StartError("the application did not start") from None
+        watch(asyncio.get_running_loop())
         collect_rarely(self._app.count_pause)
         self._on_ready()
 
@@ -107,10 +113,13 @@ class Server(uvicorn.Server):
         """Begin to end at the first SIGTERM or SIGINT; end at once at SIGINT thereafter."""
         if self.should_exit and sig == signal.SIGINT:
             os._exit(FORCED)
+        self._told_by = signal.Signals(sig).name
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let those who wait answer, accept no more, finish what is in flight, then the application; all in time."""
+        began, told_by = time.monotonic(), self._told_by
+        tell(log, self._level, "stopping", "stopping, told by %(signal)s", signal=told_by)
         overdue = threading.Timer(self._grace_s, self._give_up)
         overdue.daemon = True
         overdue.start()
@@ -119,12 +128,19 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         cut.cancel()
         overdue.cancel()
+        text = "stopped in %(seconds).1f s; %(cut)d connections were cut"
+        seconds = round(time.monotonic() - began, 3)
+        tell(log, self._level, "stop", text, signal=told_by, seconds=seconds, cut=self._connections_cut)
+        settle()
 
     def _cut(self) -> None:
         # uvicorn would cancel what is left and answer it with a 500; a closed connection is the truth.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+            self._connections_cut += 1
 
     def _give_up(self) -> None:
-        log.error("not finished within the %g s of --grace-s; ending now", self._grace_s)
+        text = "not finished within the %(grace_s)g s of --grace-s; ending now"
+        tell(log, logging.ERROR, "killed", text, grace_s=self._grace_s)
+        settle()
         os._exit(FAILED)

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from tidings.config import Settings
 from tidings.errors import StartError
-from tidings.listening import announce, listen, log_to_stderr
+from tidings.listening import announce, listen
+from tidings.log import set_up, settle, tell
 from tidings.store import open_store
 
 FAILED = 1
@@ -115,7 +116,8 @@ class Supervisor:
                 self._look()
             gave_up = not self._signals
             if gave_up:
-                log.error("%d workers failed one after the other; giving up", self._patience.strikes)
+                text = "%(count)d workers failed one after the other; giving up"
+                tell(log, logging.ERROR, "gave_up", text, count=self._patience.strikes)
         finally:
             ended_well = self._end_all()
         return 0 if ended_well and not gave_up else FAILED
@@ -172,7 +174,8 @@ class Supervisor:
         served_s = time.monotonic() - worker.serving_since if worker.serving_since else 0.0
         pause = self._patience.pause_s(served_s)
         self._due.append(time.monotonic() + pause)
-        log.warning("worker %d ended (%s); another starts in %.1f s", worker.process.pid, how, pause)
+        text = "worker %(worker)d ended (%(how)s); another starts in %(pause_s).1f s"
+        tell(log, logging.WARNING, "worker_ended", text, worker=worker.process.pid, how=how, pause_s=round(pause, 3))
 
     def _bury(self, worker: Worker) -> None:
         from tidings.metrics import forget_worker
@@ -188,6 +191,9 @@ class Supervisor:
     def _end_all(self) -> bool:
         """SIGTERM to all, SIGKILL to whoever is left after the grace time; gives whether none had to be forced."""
         self._post.listener.close()
+        began, told_by = time.monotonic(), signal.Signals(self._signals[0]).name if self._signals else ""
+        if self._is_announced:
+            tell(log, logging.INFO, "stopping", "stopping, told by %(signal)s", signal=told_by or "nobody")
         for worker in self._workers:
             worker.process.terminate()
         ended_well = True
@@ -196,7 +202,7 @@ class Supervisor:
             in_time = self._wait(max(0.0, deadline - time.monotonic()))
             if not in_time or self._signals.count(signal.SIGINT) > 1:
                 late = ", ".join(str(worker.process.pid) for worker in self._workers)
-                log.error("not finished, and ended now: workers %s", late)
+                tell(log, logging.ERROR, "killed", "not finished, and ended now: workers %(workers)s", workers=late)
                 for worker in self._workers:
                     worker.process.kill()
                     worker.process.join()
@@ -206,12 +212,24 @@ class Supervisor:
                     self._workers.remove(worker)
                     # A worker that was still starting knows no SIGTERM yet, and had nothing to finish.
                     ended_well &= worker.process.exitcode in (0, -signal.SIGTERM)
+        if self._is_announced:
+            seconds = round(time.monotonic() - began, 3)
+            tell(
+                log,
+                logging.INFO,
+                "stop",
+                "stopped in %(seconds).1f s",
+                signal=told_by,
+                seconds=seconds,
+                clean=ended_well,
+            )
+        settle()
         return ended_well
 
 
 def run(settings: Settings) -> int:
     """Serve with several workers until told to end; gives the exit code. Raises StartError."""
-    log_to_stderr()
+    set_up(settings.log_format, settings.log_level)
     listener = listen(settings)
     with _rooms() as rooms, asyncio.Runner() as runner:
         store = runner.run(open_store(settings, Uncounted()))
@@ -242,7 +260,7 @@ def _rooms() -> Iterator[Path]:
 def work(post: Post, told: Connection) -> None:
     """A worker process's whole life."""
     threading.Thread(target=_end_with_supervisor, args=(post,), daemon=True).start()
-    log_to_stderr()
+    set_up(post.settings.log_format, post.settings.log_level)
     from tidings.server import serve  # only a worker needs what is behind it
 
     try:

@@ -80,6 +80,8 @@ def test_a_full_disk_refuses_sends_and_nothing_else(disk: Path, tmp_path: Path, 
         assert recorder.change(line, "block", bob, eve, "block").outcome == "ok"
         assert send(number + 1).outcome == "ok"
         assert recorder.read(line, bob, "1", cursor=_last(recorder)).outcome == "ok"
+        server.wait_for_error("writes are taken again: store_full")
+        assert 1 <= server.errors.count("writes are refused: store_full") <= 5 * int(workers), "said at its begin alone"
     recorder.judge(tmp_path / "history.jsonl")
 
 

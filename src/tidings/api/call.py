@@ -17,6 +17,8 @@ from tidings.service import Services
 
 T = TypeVar("T")
 
+WAIT = "tidings.wait_s"  # in the scope: how long a call was asked to wait for news
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -51,8 +53,12 @@ class Call(msgspec.Struct, frozen=True):
         value: str = self.scope["path_params"][name]
         return value
 
-    async def while_connected(self, work: Awaitable[T]) -> T:
-        """The work's result; when the client leaves first, the work is cancelled and ClientGone raised."""
+    async def while_connected(self, work: Awaitable[T], wait_s: float) -> T:
+        """The result of work that may wait `wait_s` seconds for news, which is not slow.
+
+        When the client leaves first, the work is cancelled and ClientGone raised.
+        """
+        self.scope[WAIT] = wait_s
         ours = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(disconnected(self.receive))
         try:
@@ -100,7 +106,8 @@ class Endpoint:
             broken_off(f"{scope['method']} {self._route}", error)
             raise BrokenOff from None  # the server closes the connection: no well-formed short body
         finally:
-            self._shared.metrics.answered(self._route, scope["method"], status, time.perf_counter() - started)
+            seconds, waited_s = time.perf_counter() - started, scope.get(WAIT, 0.0)
+            self._shared.metrics.answered(self._route, scope["method"], status, seconds, waited_s)
 
     async def _answer(self, call: Call) -> Reply | Stream:
         method = call.scope["method"]

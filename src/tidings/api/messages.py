@@ -135,7 +135,7 @@ async def read(call: Call) -> Reply | Stream:
     messages = call.services.messages
     if is_page or question.wait_s:
         polled = messages.poll(question)
-        answer = await call.while_connected(polled) if question.wait_s else await polled
+        answer = await call.while_connected(polled, question.wait_s) if question.wait_s else await polled
         if is_page or not answer.more:
             return _page(answer)
     pages = messages.pages(question)

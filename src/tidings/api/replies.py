@@ -13,6 +13,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from tidings.errors import Internal, TidingsError
+from tidings.log import FRAMES_MAX, places, tell
 
 log = logging.getLogger("tidings.api")
 
@@ -124,22 +125,32 @@ def problem(error: TidingsError, headers: Headers = ()) -> Reply:
 
 def fault(what: str, error: Exception) -> Reply:
     """The answer to a fault of ours; the log gets where and what kind, never the values, which may be messages."""
-    log.error("%s failed with %s\n%s", what, type(error).__name__, _frames(error))
+    _tell_fault(what, "failed with", error)
     return problem(Internal("internal", HTTPStatus.INTERNAL_SERVER_ERROR.description))
 
 
 def broken_off(what: str, error: Exception) -> None:
     """Log why an answer failed half-way: our code for it, or as a fault."""
     if isinstance(error, TidingsError):
-        log.error("%s broke off: %s", what, error.code)
+        tell(log, logging.ERROR, "broken_off", "%(what)s broke off: %(code)s", what=what, code=error.code)
     elif isinstance(error, TimeoutError):
-        log.warning("%s broke off: the client stopped reading", what)
+        text = "%(what)s broke off: the client stopped reading"
+        tell(log, logging.WARNING, "broken_off", text, what=what, code="slow_reader")
     else:
-        log.error("%s broke off: %s\n%s", what, type(error).__name__, _frames(error))
+        _tell_fault(what, "broke off:", error)
 
 
-def _frames(error: Exception) -> str:
-    return "".join(traceback.format_tb(error.__traceback__))
+def _tell_fault(what: str, how: str, error: Exception) -> None:
+    frames = "".join(traceback.format_tb(error.__traceback__, -FRAMES_MAX))
+    text = f"%(what)s {how} %(kind)s"
+    log.error(
+        text + "\n%(traceback)s",
+        {"what": what, "kind": type(error).__name__, "traceback": frames},
+        extra={
+            "event": "fault",
+            "fields": {"what": what, "kind": type(error).__name__, "frames": places(error)},
+        },
+    )
 
 
 async def disconnected(receive: Receive) -> None:

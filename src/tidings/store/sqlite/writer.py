@@ -24,8 +24,10 @@ from typing import Any, TypeVar
 import apsw
 
 from tidings.errors import Internal, StoreUnavailable, TidingsError
+from tidings.log import tell
 from tidings.model import Batch, Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
+from tidings.store.sqlite.health import Health
 from tidings.store.sqlite.jobs import Job, Jobs, Outcome, Settle, Write
 from tidings.store.sqlite.sends import Known, Send, send_all
 from tidings.store.sqlite.tidy import start_log_over
@@ -64,6 +66,7 @@ class Writer:
         self._on_batch = on_batch
         self._on_foreign = on_foreign
         self._tidy = tidy
+        self._health = Health()
         self._known = Known()
         self._may_begin_at = 0.0
         self._tend_at = 0.0
@@ -139,6 +142,7 @@ class Writer:
         if failed is not None:
             outcomes = self._take_apart(jobs, failed)
         if jobs:
+            self._health.note(error for _, _, error in outcomes)
             self._loop.call_soon_threadsafe(self._deliver, outcomes)
             self._tend()
 
@@ -236,10 +240,13 @@ def translate(error: Exception) -> TidingsError:
         return error
     if isinstance(error, apsw.FullError):
         return StoreUnavailable("store_full", "The store's disk is full; nothing more is taken.", retry_s=30)
+    if not isinstance(error, apsw.BusyError):
+        tell(log, logging.ERROR, "fault", "the store failed with %(kind)s", kind=type(error).__name__)
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreUnavailable("store_corrupt", "The store's file is damaged.", retry_s=60)
     if isinstance(error, (apsw.Error, OSError)):
         return StoreUnavailable("store_unavailable", "The store does not answer.", retry_s=2)
+    log.error("a write failed", exc_info=error)
     return Internal("internal", "The server failed.")
 
 
