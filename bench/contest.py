@@ -95,10 +95,13 @@ class Side:
 
 
 def alternate(stage: Stage, sides: Sequence[Side]) -> None:
-    """Run all sides in turn, as often as the pace says. Raises Failed at the first wrong answer."""
+    """Run all sides in turn, as often as the pace says, there and back: who comes after whom must not matter.
+
+    Raises Failed at the first wrong answer.
+    """
     stage.talk.expect(stage.pace.rounds * len(sides))
     for number in range(1, stage.pace.rounds + 1):
-        for side in sides:
+        for side in sides if number % 2 else sides[::-1]:
             printed = side.server.lines
             measured = stage.measure(side.server, side.requests)
             side.lines += side.server.lines - printed

@@ -136,7 +136,7 @@ def table(record: Record, before: Mapping[str, float]) -> Table:
         made.add_row(*(Text(cell, style if cell == row[5] else "") for cell in row[1:]))
     for name, reason in record.failed.items():
         made.add_section()
-        made.add_row(Text(f"{name}: not measured"), *[""] * 3, Text("FAILED", "bold red"), "", Text(reason))
+        made.add_row(Text(f"{name}: not measured"), *[""] * 3, Text("FAILED", "bold red"), "", Text(reason[:160]))
     return made
 
 

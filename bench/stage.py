@@ -31,7 +31,7 @@ class Pace:
 
 # Many short rounds, because on a shared machine noise comes and goes within seconds.
 FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 15.0, 180.0)
-QUICK = Pace("quick", 3, 0.25, 0.05, 200_000, 20_000, 2, 2.0, 15.0)
+QUICK = Pace("quick", 5, 0.15, 0.03, 200_000, 20_000, 2, 2.0, 15.0)
 
 
 @dataclass

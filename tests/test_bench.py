@@ -21,9 +21,11 @@ from bench.findings import Earlier, Finding, falls, middle_half, ratio
 from bench.load import Plan, Request, Wrong, quantiles
 from bench.processes import Failed, Load
 from bench.report import Record, Unreadable, last, markdown, read, read_baseline, table, write, write_baseline
+from bench.scenes import SCENES
 from bench.scenes.memory import longest_pause
 from bench.seed import Story, group_id, tell, user_id
 from bench.world import Gained, Wire, without_news
+from tests.pages import ROOT, rows
 from tests.server import ServerProcess
 
 MACHINE = dict.fromkeys(("cpu", "cores", "memory_gb", "system", "python", "sqlite", "date", "commit"), "?")
@@ -249,12 +251,18 @@ def test_what_the_server_counted_is_held_against_what_was_asked(server: ServerPr
         without_news(client, f"/v1/messages/{ann}?timestamp=5")
 
 
+def test_every_scene_is_explained() -> None:
+    """docs/benchmarks.md says of each scene what it measures, and of no other."""
+    table = rows(ROOT / "docs" / "benchmarks.md", "## The scenes")
+    assert {row[0].strip("`") for row in table} - {""} == SCENES.keys()
+
+
 def test_a_bench_runs_from_end_to_end(tmp_path: Path) -> None:
     """One scene, as a user starts it: progress, a table with verdicts, a run that is kept and shown again."""
     command = [sys.executable, "-m", "bench", "--quick", "--only", "old", "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "6/6  round 3  poll by a timestamp of last week" in done.stdout
+    assert "10/10  round 5  poll by a timestamp of last week" in done.stdout
     (kept,) = tmp_path.glob("*.json")
     record = read(kept)
     assert record.machine["cores"]

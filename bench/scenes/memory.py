@@ -24,10 +24,11 @@ def users_in_memory(stage: Stage) -> list[Finding]:
     """As many users as a directory holds ask for the first time, each in two groups, beside a tail with messages."""
     users = stage.pace.users
     story = Story(users=users, groups=GROUPS, groups_each=GROUPS_EACH, messages=RECENT)
-    now_ms = time.time_ns() // 1_000_000
+    data = stage.store(story)
+    now_ms = time.time_ns() // 1_000_000  # later than the last message
     # The numbers that the load puts in are the last digits of the users' ids.
     head = get(f"/v1/messages/user-{0:012x}{KEY.decode()}?timestamp={now_ms}")
-    with stage.tidings(stage.store(story)) as server:
+    with stage.tidings(data) as server:
         client = Wire(server.port)
         client.get("/readyz")
         before = server.memory("RssAnon")
