@@ -1,5 +1,6 @@
-"""The command `tidings` as a person or a program runs it: `Shell`, and `Terminal` for what a person sees."""
+"""The command `tidings` as programs and people run it: `Shell`, and `on_a_terminal` for what people see."""
 
+import io
 import json
 import os
 import pty
@@ -7,15 +8,28 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 from tests.server import DEADLINE_S, Output
+from tidings.cli import main
 
 COMMAND = [sys.executable, "-W", "error", "-m", "tidings"]
 
 Json = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class Shell:
@@ -31,17 +45,25 @@ class Shell:
             "TERM": "xterm",
         }
 
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=self.env,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+    def run(self, *arguments: str, stdin: str = "") -> Run:
+        """Run a command to its end, in this process, which saves the half second that a new one takes to start."""
+        out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            for name in os.environ:
+                patch.delenv(name)
+            for name, value in self.env.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8"))
+            time.tzset()
+            try:
+                code = main(list(arguments))
+            except SystemExit as exit_:  # how completion ends
+                code = int(exit_.code or 0)
+            out.seek(0)
+            err.seek(0)
+            ended = Run(code, out.read(), err.read())
+        time.tzset()
+        return ended
 
     def done(self, *arguments: str, stdin: str = "") -> str:
         """What a command prints that must succeed, and says nothing on stderr."""

@@ -192,3 +192,18 @@ async def test_a_silent_server_is_given_up_if_wished(tmp_path: Path) -> None:
         with ServerProcess.start(tmp_path, "--port", port):
             await tidings.send(ann, ann, "two")
             assert await texts(following, 1) == ["two"]
+
+
+@scene
+async def test_a_server_with_short_pages_and_waits_is_followed(tmp_path: Path) -> None:
+    """A server is set to pages of 3 and waits of 0.1 s: whoever follows asks for less, and lists members, too."""
+    with ServerProcess.start(tmp_path, "--page-max", "3", "--wait-max-s", "0.1") as server:
+        async with cast(server.url) as (tidings, ann, bob, hikers):
+            for number in range(3):
+                await tidings.add_member(hikers, (await tidings.create_user(f"member {number}")).user_id)
+            assert len([member async for member in tidings.members(hikers, bob)]) == 5
+            following = tidings.follow(bob)
+            for round_ in range(2):
+                for number in range(5):
+                    await tidings.send(ann, bob, f"{round_} {number}")
+                assert await texts(following, 5) == [f"{round_} {number}" for number in range(5)]

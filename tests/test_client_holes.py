@@ -1,5 +1,7 @@
 """Holes: a reader notices what is missing, and what only looks like it."""
 
+import itertools
+import random
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +45,41 @@ async def test_coming_back_to_a_group_is_no_hole(server: ServerProcess) -> None:
             await tidings.send_to_group(ann, cooks, "without Bob")
             await tidings.send(ann, bob, stay)
             assert await texts(following, 1) == [stay]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@scene
+async def test_a_restless_life_is_no_hole(seed: int, server: ServerProcess) -> None:
+    """Bob joins and leaves three groups at random while all write: what he gets is what he may, and never an alarm."""
+    dice = random.Random(seed)
+    async with cast(server.url) as (tidings, ann, bob, _):
+        rooms = [(await tidings.create_group(str(number))).group_id for number in range(3)]
+        for room in rooms:
+            await tidings.add_member(room, ann)
+        inside: set[str] = set()
+        may_come: dict[str, list[str]] = {room: [] for room in (bob, *rooms)}  # since he last read, or last joined
+        following = tidings.follow(bob, limit=dice.randint(1, 5), with_sent=False)
+        for number in range(150):
+            room, act = dice.choice(rooms), dice.random()
+            if act < 0.2 and room in inside:
+                await tidings.remove_member(room, bob)
+                inside.remove(room)
+                may_come[room] = []
+            elif act < 0.4 and room not in inside:
+                await tidings.add_member(room, bob)
+                inside.add(room)
+            elif act < 0.6:
+                await tidings.send(ann, bob, str(number))
+                may_come[bob].append(str(number))
+            elif act < 0.85:
+                await tidings.send_to_group(ann, room, str(number))
+                if room in inside:
+                    may_come[room].append(str(number))
+            else:
+                wanted = sorted(itertools.chain(*may_come.values()), key=int)
+                got = [(await anext(following)).message for _ in wanted]
+                assert sorted(got, key=int) == wanted
+                may_come = {room: [] for room in may_come}
 
 
 @pytest.mark.parametrize("mailbox", ["private", "group", "sent"])

@@ -114,9 +114,7 @@ class Client:
         """A group's members in the order of their ids, page by page; the user is one of them."""
         after, more = "", True
         while more:
-            page = await self._wire.get(
-                _members, "groups", group_id, "members", userId=user_id, after=after, limit=PAGE
-            )
+            page = await self._wire.get(_members, "groups", group_id, "members", userId=user_id, after=after)
             for member in page.members:
                 yield member
             more = page.more and bool(page.members)

@@ -10,7 +10,7 @@ from tidings.client.pages import Page
 from tidings.client.refusals import Expired, Hole, NotUnderstood
 from tidings.client.seqs import Seqs
 from tidings.client.wire import pause
-from tidings.errors import AnotherHistory, TidingsError
+from tidings.errors import AnotherHistory, Malformed, TidingsError
 from tidings.model import Message, UserShown
 
 Save = Callable[[str], object]  # what it gives is awaited, if it can be
@@ -121,6 +121,10 @@ class Following:
             self._cursor = None
             self._seqs = Seqs(is_whole=True)
             raise
+        except Malformed as error:
+            if not self._can_ask_for_less(error.code):
+                raise
+            return
         except TidingsError as error:
             self._failures += 1
             silent_s = loop.time() - self._answered_at
@@ -138,6 +142,16 @@ class Following:
         else:
             self._empties += 1
             await asyncio.sleep(min(pause(self._empties, 0.0), EARLY_S))
+
+    def _can_ask_for_less(self, code: str) -> bool:
+        """Whether a server that is set to shorter pages or waits than usual may take the question now."""
+        if code == "bad_limit" and self._limit > 1:
+            self._limit //= 2
+            return True
+        if code == "bad_wait" and self._wait_s > 0:
+            self._wait_s = self._wait_s / 2 if self._wait_s > 1 else 0.0
+            return True
+        return False
 
     def _take(self, page: Page, joined: Mapping[str, int] | None) -> None:
         if page.expired:
