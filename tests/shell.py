@@ -113,7 +113,7 @@ class Running:
         return code
 
 
-def on_a_terminal(command: list[str], env: Mapping[str, str], stdin: str = "") -> str:
+def on_a_terminal(command: list[str], env: Mapping[str, str], stdin: str = "", within_s: float = DEADLINE_S) -> str:
     """Everything that a command, run at a terminal to its end, sends there, line ends as \\n."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True)
@@ -131,7 +131,7 @@ def on_a_terminal(command: list[str], env: Mapping[str, str], stdin: str = "") -
     thread.start()
     os.write(ours, stdin.encode())
     try:
-        process.wait(DEADLINE_S)
+        process.wait(within_s)
     finally:
         process.kill()
         thread.join(DEADLINE_S)
