@@ -1,4 +1,5 @@
 # make run     serve on http://127.0.0.1:8080 with the data in ./data; settings as TIDINGS_... or ARGS="--port 9000"
+# make venv    only install, into .venv, what that takes
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
@@ -13,10 +14,12 @@ ARGS ?=
 JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run test test-slow lint types check bench bench-quick pins clean
+.PHONY: run venv test test-slow lint types check bench bench-quick pins clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
+
+venv: $(RUN)
 
 test: $(DEV)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -1,5 +1,7 @@
 """`tidings backup` and `tidings restore`: a copy of one moment, put back as a history that says it is another one."""
 
+import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.faults.calls import Line, line_to
 from tests.server import ServerProcess, StartFailed, store_url, until
 
 STORE = "tidings.db"
+NOBODY = 65_500  # an id that no user has
 
 
 class Desk:
@@ -224,6 +227,22 @@ def test_a_restore_that_was_broken_off(served: Path, tmp_path: Path, moved: int)
     assert done("doctor", "--store", store_url(served))["rows"]["messages"] == 1
     with ServerProcess.start(served):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_root_restores_belongs_to_the_server(served: Path, tmp_path: Path, is_there: bool) -> None:
+    """The store and its lock are the user's whose the store was, or else the directory: the server can open them."""
+    kept, data = tmp_path / "kept.db", tmp_path / "of-nobody"
+    done("backup", kept, "--store", store_url(served))
+    data.mkdir()
+    os.chown(data, NOBODY, NOBODY)
+    if is_there:
+        shutil.copy(served / STORE, data / STORE)
+        os.chown(data / STORE, NOBODY + 1, NOBODY + 1)
+    done("restore", kept, "--store", store_url(data), "--force")
+    for name in (STORE, f"{STORE}.lock"):
+        assert (data / name).stat().st_uid == (NOBODY + 1 if is_there else NOBODY), name
 
 
 def test_what_people_are_told(served: Path, tmp_path: Path) -> None:
