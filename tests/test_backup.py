@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -209,6 +212,7 @@ def test_a_restore_that_was_broken_off(served: Path, tmp_path: Path, moved: int)
     """Killed between any two of its moves, no server starts on half of it, and the same command finishes it."""
     kept, aside = tmp_path / "kept.db", served / f"{STORE}.before-then"
     done("backup", kept, "--store", store_url(served))
+    (served / f".{STORE}.abcdefgh.part").write_text("half of a copy")
     whole = (served / STORE).read_bytes()
     (served / f"{STORE}-wal").write_bytes(b"")
     (served / f"{STORE}.restoring").write_text(aside.name)
@@ -227,6 +231,22 @@ def test_a_restore_that_was_broken_off(served: Path, tmp_path: Path, moved: int)
     assert done("doctor", "--store", store_url(served))["rows"]["messages"] == 1
     with ServerProcess.start(served):
         pass
+
+
+def test_a_backup_that_is_told_to_end(served: Path, tmp_path: Path) -> None:
+    """SIGTERM half-way, as a timer's service gets it at a shutdown, leaves nothing behind."""
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    holder = apsw.Connection(str(served / STORE))
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE").fetchall()  # so that the copy can't begin
+    command = [sys.executable, "-m", "tidings", "backup", str(copies / "kept.db"), "--store", store_url(served)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as backup:
+        until(lambda: any(copies.iterdir()))
+        backup.terminate()
+        _, said = backup.communicate(timeout=60)
+    holder.close()
+    assert (backup.returncode, said) == (128 + signal.SIGTERM, "")
+    assert names(copies) == set()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

@@ -16,6 +16,7 @@ from tidings.store.sqlite.file import APPLICATION_ID, BUSY_MS, SCHEMA_VERSION, r
 from tidings.store.upkeep import BackedUp, Progress
 
 _STEP_PAGES = 1_024  # 4 MB between two words of progress
+PART = ".part"  # the end of the name of what is not whole yet
 _BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a file
 
 
@@ -64,7 +65,7 @@ def told(what: str) -> Iterator[None]:
 
 def beside(target: Path) -> Path:
     """An empty file in the target's directory, for its owner's eyes only, that becomes the target once it is whole."""
-    file, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    file, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=PART, dir=target.parent)
     os.close(file)
     return Path(name)
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tidings.errors import StartError, UpkeepError
-from tidings.store.sqlite.backup import beside, check, copy, sync, told
+from tidings.store.sqlite.backup import PART, beside, check, copy, sync, told
 from tidings.store.sqlite.file import Lock, connect, random_64, restoring
 from tidings.store.upkeep import Progress, Restored
 
@@ -24,6 +24,8 @@ def restore(path: Path, backup: Path, *, force: bool, on_progress: Progress) -> 
     with told(f"{path} can't be restored"), _held(path):
         if _is_there(path) and not force and not restoring(path).exists():
             raise UpkeepError(f"there is a store at {path}; --force puts the backup in its place and keeps it aside")
+        for left in path.parent.glob(f".{path.name}.*{PART}*"):  # of a restore that was killed: we hold the lock
+            left.unlink()
         made = beside(path)
         try:
             copy(backup, made, on_progress)
