@@ -11,6 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
+from tidings.board import Board
 from tidings.config import Settings
 from tidings.feed import Feed, Listener
 from tidings.feed.local import LocalFeed
@@ -73,6 +74,7 @@ class SqlitePlace:
     def __init__(self, directory: Path) -> None:
         self.meter = Counting()
         self._file = directory / "tidings.db"
+        self._board = Board(0)
         self._aside = directory / "aside"
         self._opened: list[Store] = []
 
@@ -84,7 +86,7 @@ class SqlitePlace:
 
     async def join_run(self, server: Store, run: int, **changed: Any) -> Store:
         assert isinstance(server, SqliteStore)
-        server.share()
+        server.share(self._board)
         return await self._open(run, changed)
 
     async def leave(self, store: Store) -> None:
@@ -115,7 +117,8 @@ class SqlitePlace:
         shutil.copy(self._aside, self._file)
 
     async def _open(self, run: int | None, changed: dict[str, Any]) -> Store:
-        store = await open_store(Settings(store=f"sqlite:///{self._file}", **changed), self.meter, run)
+        settings = Settings(store=f"sqlite:///{self._file}", **changed)
+        store = await open_store(settings, self.meter, run, None if run is None else self._board)
         self._opened.append(store)
         return store
 

@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "tidings"
 
 # From the top down; a module may import from its own row and from those below.
 LAYERS = (
-    ("__main__", "cli", "server", "supervisor", "listening", "protocol", "garbage"),
+    ("__main__", "cli", "server", "supervisor", "listening", "accepting", "protocol", "garbage"),
     ("app", "routes"),
     ("api", "live"),
     ("service",),
@@ -20,7 +20,7 @@ LAYERS = (
     ("store", "feed"),
     ("cursor",),
     ("history", "client"),
-    ("metrics", "cache", "model", "config", "errors"),
+    ("metrics", "cache", "board", "model", "config", "errors"),
     ("log",),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -7,6 +7,7 @@ gets its short ways from it (`find_response`, `sends`).
 import asyncio
 import os
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +15,7 @@ from tidings.api.hot import HotPolls
 from tidings.api.limits import Guard
 from tidings.api.sends import Sends
 from tidings.api.wire import Headers
+from tidings.board import Board
 from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.errors import StartError, TidingsError
@@ -27,6 +29,16 @@ from tidings.tail import Tail
 
 REBUILT = 20_000  # changes that a starting tail takes from the store at most: 0.2 s
 FLUSH_S = 1.0  # how old another worker's counts may be in a scrape
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What makes a process one of several: the run they share, its seat among them, their board and wake-up sockets."""
+
+    run: int
+    seat: int
+    board: Board
+    wake_dir: str
 
 
 class Memory:
@@ -47,11 +59,10 @@ class Memory:
         self._tail.reset(position)
 
 
-async def assemble(
-    settings: Settings, metrics: Metrics, run: int | None, wake_dir: str | None, stack: AsyncExitStack
-) -> Services:
+async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Services:
     """Open every part; `stack` closes them. Raises StartError."""
-    store = await open_store(settings, metrics, run)
+    run, board, wake_dir = (worker.run, worker.board, worker.wake_dir) if worker else (None, None, None)
+    store = await open_store(settings, metrics, run, board)
     stack.push_async_callback(store.close)
     feed = LocalFeed(store, wake_dir, settings.feed_look_s, metrics.freshness_check)
     stack.push_async_callback(feed.close)
@@ -74,16 +85,15 @@ async def assemble(
 
 
 class App:
-    """One process's ASGI application; `run` and `wake_dir` are given to a worker of several.
+    """One process's ASGI application; `worker` says which of several it is.
 
     After a start that failed, `failure` says why.
     """
 
-    def __init__(self, settings: Settings, run: int | None = None, wake_dir: str | None = None) -> None:
+    def __init__(self, settings: Settings, worker: Worker | None = None) -> None:
         self._settings = settings
-        self._run = run
-        self._wake_dir = wake_dir
-        counts_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR") if wake_dir else None
+        self._worker = worker
+        counts_dir = os.environ.get("PROMETHEUS_MULTIPROC_DIR") if worker else None
         self._metrics = Metrics(counts_dir, settings.slow_call_s)
         self._services: Services
         self._answer: HotPolls
@@ -131,7 +141,7 @@ class App:
         return StartError(f"{self._settings.store}: {error} Restore a backup, or move it away to begin anew.")
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        self._services = await assemble(self._settings, self._metrics, self._run, self._wake_dir, stack)
+        self._services = await assemble(self._settings, self._metrics, self._worker, stack)
         routes = build(self._services, self._settings, self._metrics)
         messages, guard = self._services.messages, Guard(self._settings)
         self._answer = HotPolls(routes, messages, guard, self._metrics, self._settings.uri_max_bytes)
@@ -147,6 +157,6 @@ class App:
             self._metrics.flush()
 
 
-def create_app(settings: Settings, run: int | None = None, wake_dir: str | None = None) -> App:
+def create_app(settings: Settings, worker: Worker | None = None) -> App:
     """The application of one process."""
-    return App(settings, run, wake_dir)
+    return App(settings, worker)

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
+from tidings.accepting import Acceptor, Connections
 from tidings.api.replies import BrokenOff
-from tidings.app import App, create_app
+from tidings.app import App, Worker, create_app
 from tidings.config import Settings
 from tidings.errors import StartError
 from tidings.garbage import collect_rarely
@@ -43,14 +45,13 @@ def serve(
     settings: Settings,
     listener: socket.socket,
     on_ready: Callable[[], None],
-    run_id: int | None = None,
-    wake_dir: str | None = None,
+    worker: Worker | None = None,
 ) -> int:
     """Serve on a socket until SIGTERM or SIGINT; gives the exit code. Raises StartError if the application can't."""
     allow_many_connections()
-    app = create_app(settings, run_id, wake_dir)
+    app = create_app(settings, worker)
     logging.getLogger("uvicorn.error").addFilter(Quiet(app))
-    Server(settings, app, on_ready).run([listener])
+    Server(settings, app, on_ready, worker).run([listener])
     return 0
 
 
@@ -76,7 +77,7 @@ class Quiet(logging.Filter):
 class Server(uvicorn.Server):
     """uvicorn's server around the application, with our word at the start and our end."""
 
-    def __init__(self, settings: Settings, app: App, on_ready: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, app: App, on_ready: Callable[[], None], worker: Worker | None) -> None:
         config = uvicorn.Config(
             lambda: app,
             factory=True,
@@ -101,17 +102,34 @@ class Server(uvicorn.Server):
         self._connections_cut = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = asyncio.Event()
+        self._worker = worker
+        self._acceptor: Acceptor | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, accept, and say so. Raises what kept the application from starting."""
         self._loop = asyncio.get_running_loop()
         try:
-            await super().startup(sockets)
+            await super().startup([] if self._worker else sockets)
         except SystemExit:
             raise self._app.failure or StartError("the application did not start") from None
         watch(asyncio.get_running_loop())
         collect_rarely(self._app.count_pause)
+        if self._worker is not None and sockets:
+            self._share_out(sockets[0], self._worker)
         self._on_ready()
+
+    def _share_out(self, listener: socket.socket, worker: Worker) -> None:
+        """Accept as one of several workers."""
+        config, state = self.config, self.server_state
+        protocol: Any = config.http_protocol_class
+        self._acceptor = Acceptor(
+            listener,
+            worker.board,
+            worker.seat,
+            lambda: protocol(config=config, server_state=state, app_state=self.lifespan.state),
+        )
+        state.connections = Connections(self._acceptor.lost)
+        self._acceptor.start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end at the first SIGTERM or SIGINT; end at once at SIGINT thereafter."""
@@ -138,6 +156,8 @@ class Server(uvicorn.Server):
         overdue.daemon = True
         overdue.start()
         cut = asyncio.get_running_loop().call_later(self._grace_s * IN_FLIGHT * 0.9, self._cut)
+        if self._acceptor is not None:
+            await self._acceptor.stop()
         self._app.drain()
         await super().shutdown(sockets)
         cut.cancel()

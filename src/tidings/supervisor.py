@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from tidings.board import Board
 from tidings.config import Settings
 from tidings.errors import StartError
 from tidings.listening import announce, listen
@@ -45,6 +46,7 @@ class Post:
     settings: Settings
     run: int
     rooms: Path
+    board: Board
     listener: socket.socket
     life: Connection
 
@@ -55,6 +57,7 @@ class Worker:
 
     process: SpawnProcess
     ready: Connection
+    seat: int
     serving_since: float | None = None
     reason: str = ""
 
@@ -130,14 +133,15 @@ class Supervisor:
             signal.signal(number, lambda number, _: self._signals.append(number))
 
     def _start(self) -> None:
+        seat = min(set(range(self._post.settings.workers)) - {worker.seat for worker in self._workers})
         heard, told = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=work, args=(self._post, told))
+        process = spawn.Process(target=work, args=(self._post, told, seat))
         # A worker inherits the mask: Ctrl-C reaches the whole group, but it is the supervisor that ends its workers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         told.close()
-        self._workers.append(Worker(process, heard))
+        self._workers.append(Worker(process, heard, seat))
 
     def _look(self) -> None:
         """Wait until something happened, and do what it calls for."""
@@ -183,6 +187,7 @@ class Supervisor:
         worker.process.join()
         worker.ready.close()
         self._workers.remove(worker)
+        self._post.board.leave(worker.seat)
         forget_worker(os.environ["PROMETHEUS_MULTIPROC_DIR"], worker.process.pid or 0)
 
     def _is_hopeless(self) -> bool:
@@ -234,9 +239,10 @@ def run(settings: Settings) -> int:
     with _rooms() as rooms, asyncio.Runner() as runner:
         store = runner.run(open_store(settings, Uncounted()))
         try:
-            store.share()
+            board = Board(settings.workers)
+            store.share(board)
             life, held = spawn.Pipe(duplex=False)
-            return Supervisor(Post(settings, store.run, rooms, listener, life), held).run()
+            return Supervisor(Post(settings, store.run, rooms, board, listener, life), held).run()
         finally:
             runner.run(store.close())
 
@@ -257,14 +263,16 @@ def _rooms() -> Iterator[Path]:
         shutil.rmtree(rooms, ignore_errors=True)
 
 
-def work(post: Post, told: Connection) -> None:
+def work(post: Post, told: Connection, seat: int) -> None:
     """A worker process's whole life."""
     threading.Thread(target=_end_with_supervisor, args=(post,), daemon=True).start()
     set_up(post.settings.log_format, post.settings.log_level)
+    from tidings import app
     from tidings.server import serve  # only a worker needs what is behind it
 
     try:
-        code = serve(post.settings, post.listener, lambda: told.send(None), post.run, str(post.rooms / "wake"))
+        worker = app.Worker(post.run, seat, post.board, str(post.rooms / "wake"))
+        code = serve(post.settings, post.listener, lambda: told.send(None), worker)
     except StartError as error:
         told.send(str(error))
         code = FAILED

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from tidings.errors import Forgotten, StoreUnavailable, TidingsError
+from tidings.errors import Forgotten, TidingsError
 from tidings.feed import Listener
 from tidings.model import Batch
 
@@ -41,7 +41,10 @@ class Log(Protocol):
         """The position of the last commit."""
 
     def latest(self) -> int:
-        """The same, in microseconds. Raises StoreUnavailable."""
+        """The same, in microseconds; a commit counts once a writer was answered for it."""
+
+    def look(self) -> int:
+        """The same, by the file itself. Raises StoreUnavailable."""
 
 
 class LocalFeed:
@@ -110,10 +113,7 @@ class LocalFeed:
     def is_fresh(self) -> bool:
         if self._wake_dir is not None:
             self._on_check()
-        try:
-            return self._log.latest() <= self._position
-        except StoreUnavailable:
-            return False
+        return self._log.latest() <= self._position
 
     async def catch_up(self) -> None:
         """Several callers share one reading, but each needs one that began after its call."""
@@ -205,6 +205,6 @@ class LocalFeed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._look_s)
             self._woken.clear()
-            if not self.is_fresh():
-                with contextlib.suppress(TidingsError):  # the store is away: the next look tries again
+            with contextlib.suppress(TidingsError):  # the store is away: the next look tries again
+                if self._log.look() > self._position:
                     await self.catch_up()

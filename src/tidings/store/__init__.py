@@ -19,6 +19,7 @@ Every implementation keeps these promises; `tests/test_store.py` holds each of t
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tidings.board import Board
 from tidings.config import Settings
 from tidings.model import (
     Batch,
@@ -52,7 +53,7 @@ class Store(Protocol):
     def waiting(self) -> int:
         """How many writes wait."""
 
-    def share(self) -> None:
+    def share(self, board: Board) -> None:
         """Let the workers of this server open the store as well. Raises StartError if another server slipped in."""
 
     async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
@@ -130,6 +131,9 @@ class Store(Protocol):
     def latest(self) -> int:
         """The same, without leaving the event loop: microseconds. A commit counts once a writer was answered for it."""
 
+    def look(self) -> int:
+        """The same, by the file itself; one process's commit counts though no writer was answered, or lived to be."""
+
     async def recent(self, window_ms: int, limit: int) -> int:
         """A position after which lie at most `limit` changes, none older than `window_ms`: where a tail begins."""
 
@@ -150,11 +154,12 @@ class Meter(Protocol):
         """A commit took so many writes."""
 
 
-async def open_store(settings: Settings, meter: Meter, run: int | None = None) -> Store:
+async def open_store(settings: Settings, meter: Meter, run: int | None = None, board: Board | None = None) -> Store:
     """Open the store that the settings name, as the one server of it or as a worker of the server that began `run`.
 
+    Workers show each other on the board what is committed.
     Raises StartError, in one line, if it is served already, foreign, newer or corrupt.
     """
     from tidings.store.sqlite import SqliteStore  # a driver is imported only when asked for
 
-    return await SqliteStore.open(settings, meter, run)
+    return await SqliteStore.open(settings, meter, run, board)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import apsw
 
+from tidings.board import Board
 from tidings.config import Settings
 from tidings.errors import StartError, StoreUnavailable, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written
@@ -30,7 +31,7 @@ class SqliteStore:
     """See `tidings.store` for what every method promises."""
 
     def __init__(
-        self, db: apsw.Connection, path: Path, lock: Lock, settings: Settings, meter: Meter, *, is_alone: bool
+        self, db: apsw.Connection, path: Path, lock: Lock, settings: Settings, meter: Meter, board: Board | None
     ) -> None:
         self._path = path
         self._lock = lock
@@ -39,7 +40,7 @@ class SqliteStore:
             settings.groups_per_user_max, settings.blocks_per_user_max, settings.members_per_group_max
         )
         self._meter = meter
-        self._is_alone = is_alone
+        self._board = board  # with it this process is one of several
         self.generation = int(db.execute("SELECT generation FROM history").get)
         runs = db.execute("SELECT id, first, lead(first) OVER (ORDER BY number) FROM run")
         self._runs: dict[int, tuple[int, int | None]] = {run: (first, following) for run, first, following in runs}
@@ -52,6 +53,7 @@ class SqliteStore:
             db,
             path,
             jobs=self._jobs,
+            board=board,
             on_batch=meter.batch,
             on_foreign=lambda batch: self._tell(batch),
             tidy=Tidy(settings.news_kept_s),
@@ -67,8 +69,8 @@ class SqliteStore:
         self._reader_dbs: list[apsw.Connection] = []
 
     @classmethod
-    async def open(cls, settings: Settings, meter: Meter, run: int | None) -> "SqliteStore":
-        """Open the file as its one server, or as a worker of the server that began `run`."""
+    async def open(cls, settings: Settings, meter: Meter, run: int | None, board: Board | None) -> "SqliteStore":
+        """Open the file as its one server, or as a worker of the server that began `run` and made the board."""
         path = path_of(settings.store)
         try:
             path = path.resolve()  # one file has one lock, by whatever link it is named
@@ -85,14 +87,15 @@ class SqliteStore:
                     raise StartError(f"another server has taken over {path}")
             except apsw.Error as error:
                 raise StartError(f"{path} can't be written: {error}") from None
-            return cls(db, path, lock, settings, meter, is_alone=run is None)
+            return cls(db, path, lock, settings, meter, board)
         except StartError:
             lock.release()
             raise
 
-    def share(self) -> None:
+    def share(self, board: Board) -> None:
         self._lock.share()
-        self._is_alone = False
+        board.committed = self.look()
+        self._board = self._writer.board = board
 
     @property
     def waiting(self) -> int:
@@ -162,8 +165,11 @@ class SqliteStore:
         self._tell = tell
 
     def latest(self) -> int:
-        if self._is_alone:
-            return max(self._writer.committed, self._opened_at)
+        if self._board is not None:
+            return self._board.committed
+        return max(self._writer.committed, self._opened_at)
+
+    def look(self) -> int:
         try:
             version = self._look_db.execute("PRAGMA data_version").get
             if version != self._seen[0]:

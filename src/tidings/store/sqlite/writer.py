@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import apsw
 
+from tidings.board import Board
 from tidings.errors import Internal, StoreUnavailable, TidingsError
 from tidings.log import tell
 from tidings.model import Batch, Message, Written
@@ -55,6 +56,7 @@ class Writer:
         path: Path,
         *,
         jobs: Jobs,
+        board: Board | None,
         on_batch: Callable[[int], None],
         on_foreign: Callable[[Batch], None],
         tidy: Callable[[apsw.Connection], None],
@@ -63,6 +65,7 @@ class Writer:
         self._wal = Path(f"{path}-wal")
         self._turn_file = os.open(f"{path}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._jobs = jobs
+        self.board = board
         self._on_batch = on_batch
         self._on_foreign = on_foreign
         self._tidy = tidy
@@ -181,6 +184,8 @@ class Writer:
                 last = transaction.timestamp
                 self._db.execute("UPDATE clock SET position = ?, timestamp = ?", (transaction.position, last))
             self._db.execute("COMMIT")
+            if self.board is not None:
+                self.board.committed = transaction.position
             self._known.end(transaction)
         except BaseException:
             if self._db.in_transaction:
