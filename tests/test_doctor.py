@@ -82,7 +82,10 @@ def test_a_store_that_is_served_is_looked_at(data: Path) -> None:
         assert told["findings"] == []
         assert told["rows"]["messages"] == 4 * 10
         server.kill()
+    before = [(data / name).read_bytes() for name in ("tidings.db", "tidings.db-wal")]
     assert found(data, 0) == {}
+    after = [(data / name).read_bytes() for name in ("tidings.db", "tidings.db-wal")]
+    assert after == before, "who only looks changes nothing"
 
 
 MIDDLE = "(SELECT position FROM messages WHERE mailbox LIKE 'u%' AND seq = 2 AND sent_seq = 2 LIMIT 1)"

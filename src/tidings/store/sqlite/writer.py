@@ -246,7 +246,7 @@ def translate(error: Exception) -> TidingsError:
     if isinstance(error, apsw.FullError):
         return StoreUnavailable("store_full", "The store's disk is full; nothing more is taken.", retry_s=30)
     if not isinstance(error, apsw.BusyError):
-        tell(log, logging.ERROR, "fault", "the store failed with %(kind)s", kind=type(error).__name__)
+        tell(log, logging.ERROR, "fault", "the store's file gave %(kind)s", kind=type(error).__name__)
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreUnavailable("store_corrupt", "The store's file is damaged.", retry_s=60)
     if isinstance(error, (apsw.Error, OSError)):
