@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.backends import PLACES, WIRES, Place, Wires, sign_up
+from tests.nodes import NEVER_S, Served, join, memory_of, served
+from tidings.feed.local import LocalFeed
 from tidings.store import Store
 
 
@@ -55,3 +57,18 @@ async def carol(store: Store) -> str:
 @pytest.fixture
 async def eve(store: Store) -> str:
     return await sign_up(store, "eve")
+
+
+@pytest.fixture
+async def alone(store: Store) -> AsyncIterator[Served]:
+    """The one process of its server."""
+    feed, memory = LocalFeed(store, None, NEVER_S), memory_of(store)
+    await feed.start(0, memory)
+    yield served(store, feed, memory)
+    await feed.close()
+
+
+@pytest.fixture
+async def worker(place: Place, store: Store, wires: Wires) -> Served:
+    """One of two processes."""
+    return await join(place, store, wires)

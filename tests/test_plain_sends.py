@@ -124,6 +124,19 @@ def test_an_answer_is_the_routes_own(api: Api, ann: str, bob: str) -> None:
     assert counted(api, "200") == before + 3
 
 
+def test_an_answer_has_the_date_of_its_time(api: Api, ann: str, bob: str) -> None:
+    """Sends and hot polls go on, and the Date of their answers goes on with them."""
+    cursor = api.poll(ann)["cursor"]
+    poll = f"GET /v1/messages/{ann}?cursor={cursor} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    def dates() -> list[str]:
+        received = answers(spoken(api.url, post(private(ann, bob, "hello")) + poll + LAST, until_closed=True))
+        return [headers["date"] for _, headers, _ in received[:2]]
+
+    before = dates()
+    until(lambda: all(now != then for now, then in zip(dates(), before, strict=True)))
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
 def test_other_methods_find_no_send(api: Api, ann: str, bob: str, method: str) -> None:
     """A send by another method is 405, with Allow, and nothing is sent."""
@@ -179,7 +192,7 @@ def test_a_client_that_leaves_before_the_answer_has_sent(tmp_path: Path) -> None
 
 def test_a_send_in_flight_at_sigterm_is_answered(tmp_path: Path) -> None:
     """SIGTERM while sends wait for the file: both are answered 200 once it is free, the last words of clean ends."""
-    with ServerProcess.start(tmp_path) as server:
+    with ServerProcess.start(tmp_path, "--keep-alive-s", "60", "--grace-s", "60") as server:
         with Api(server.url) as api, connect(server) as one, connect(server) as two:
             ann, bob = api.user("ann"), api.user("bob")
             with holding_the_file(tmp_path):

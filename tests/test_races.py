@@ -3,118 +3,26 @@
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import apsw
 import pytest
 
 from tests.backends import Counting, Place, Wires, gather_group, key, private, sign_up, to_group
-from tidings.app import Memory
+from tests.nodes import Served, begin, commit_untold, interpose, join, tell
 from tidings.config import Settings
 from tidings.cursor import Hint, Vector, pack_vector, unpack_vector
 from tidings.cursor import mint as mint_cursor
 from tidings.cursor import read as read_cursor
-from tidings.directory import Directory
 from tidings.errors import Refused, StartError, StoreUnavailable, TidingsError
-from tidings.feed.local import LocalFeed
-from tidings.model import Batch, Draft, Message, Start, Written, own, room, sent
-from tidings.service import Messages, Node, Question
+from tidings.model import Draft, Message, Start, Written, own, room, sent
 from tidings.store import Store, open_store
 from tidings.store.sqlite import reads, sends
-from tidings.tail import Tail
 
 pytest_plugins = "tests.opened"
 pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 5.0
-NEVER_S = 1_000.0  # between two looks of a feed: it learns of foreign commits by freshening alone
-
-
-class Served(NamedTuple):
-    """One node with its services; `feed` and `store` are its own."""
-
-    store: Store
-    feed: LocalFeed
-    memory: Memory
-    messages: Messages
-
-    async def poll(self, user: str, **question: Any) -> Any:
-        return await self.messages.poll(Question(user, **question))
-
-    async def texts(self, user: str, **question: Any) -> list[str]:
-        return [message.message for message in (await self.poll(user, **question)).messages]
-
-
-def served(store: Store, feed: LocalFeed, memory: Memory) -> Served:
-    node = Node(Settings(), store, feed, memory._tail, memory._directory)
-    return Served(store, feed, memory, Messages(node, lambda _: None, lambda _: None))
-
-
-def memory_of(store: Store) -> Memory:
-    return Memory(Directory(store, 100, 100), Tail(100.0, 1 << 20))
-
-
-@pytest.fixture
-async def alone(store: Store) -> AsyncIterator[Served]:
-    """The one process of its server."""
-    feed, memory = LocalFeed(store, None, NEVER_S), memory_of(store)
-    await feed.start(0, memory)
-    yield served(store, feed, memory)
-    await feed.close()
-
-
-async def join(place: Place, store: Store, wires: Wires, **changed: Any) -> Served:
-    """A process beside `store`, which stands for another one that tells nobody what it writes."""
-    joined = await place.join(store, **changed)
-    memory = memory_of(joined)
-    feed = await wires.start(joined, memory, NEVER_S)
-    assert isinstance(feed, LocalFeed)
-    return served(joined, feed, memory)
-
-
-@pytest.fixture
-async def worker(place: Place, store: Store, wires: Wires) -> Served:
-    """One of two processes."""
-    return await join(place, store, wires)
-
-
-def interpose(monkeypatch: pytest.MonkeyPatch, thing: Any, name: str, after: Callable[[], Awaitable[None]]) -> None:
-    """The next call of a method: when it has read what it gives, `after` happens before it gives it."""
-    real = getattr(thing, name)
-
-    async def once(*args: Any) -> Any:
-        monkeypatch.setattr(thing, name, real)
-        given = await real(*args)
-        await after()
-        return given
-
-    monkeypatch.setattr(thing, name, once)
-
-
-async def tell(node: Served) -> None:
-    """Queue all foreign news for the node; it is applied before whoever waits now goes on."""
-    batch: Batch = await node.store.changes(node.feed.position, 100)
-    asyncio.get_running_loop().create_task(node.feed.publish(batch))
-
-
-async def commit_untold(
-    alone: Served, monkeypatch: pytest.MonkeyPatch, sender: str, receiver: str, text: str
-) -> tuple[asyncio.Task[Message], Callable[[], None]]:
-    """A private send that is in the file, while nobody here was told: its task, and what tells."""
-    writer: Any = alone.store._writer  # type: ignore[attr-defined]  # where a commit waits to be told
-    outcomes, held = [], asyncio.Event()
-
-    def hold(given: Any) -> None:
-        outcomes.append(given)
-        held.set()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(writer, "_deliver", hold)
-        sending = asyncio.create_task(alone.messages.send(sender, receiver, text, False, None))
-        await held.wait()
-    return sending, lambda: writer._deliver(*outcomes)
 
 
 async def test_a_cursor_of_now_is_good_though_its_commit_is_still_to_be_told(
@@ -122,7 +30,7 @@ async def test_a_cursor_of_now_is_good_though_its_commit_is_still_to_be_told(
 ) -> None:
     """A commit is in the file, its writer not answered yet: a cursor minted now is no cursor of another history."""
     ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
-    sending, tell_it = await commit_untold(alone, monkeypatch, ann, bob, "hello")
+    sending, tell_it = await commit_untold(alone, monkeypatch, lambda: begin(alone, "route", ann, bob, "hello"))
     cursor = (await alone.poll(bob, cursor="now")).cursor
     assert await alone.texts(bob, cursor=cursor) == []
     tell_it()
@@ -137,11 +45,11 @@ async def test_a_send_whose_caller_went_away_is_told_all_the_same(
     """Ann's call ends before or while it is answered: what was committed is in Bob's next poll, with no other send."""
     ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
     cursor = (await alone.poll(bob)).cursor
-    sending, tell_it = await commit_untold(alone, monkeypatch, ann, bob, "before")
+    sending, tell_it = await commit_untold(alone, monkeypatch, lambda: begin(alone, "route", ann, bob, "before"))
     sending.cancel()
     tell_it()
     assert await alone.texts(bob, cursor=cursor) == ["before"]
-    sending, tell_it = await commit_untold(alone, monkeypatch, ann, bob, "while")
+    sending, tell_it = await commit_untold(alone, monkeypatch, lambda: begin(alone, "route", ann, bob, "while"))
     tell_it()
     sending.cancel()
     await asyncio.wait([sending])
