@@ -178,6 +178,7 @@ async def test_memberships_that_change_meanwhile_are_looked_at_again() -> None:
     liar = Liar(
         {"messages": [message(1, to="hikers")]},
         {"messages": [message(5, to="hikers")]},  # of the stay that began after 4
+        {"messages": [message(5, to="hikers")]},
         {"messages": [message(8, to="hikers")]},  # of the one that began after 7
         joined=lambda: next(heads),
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tidings.client import Client
 
 NAME_WAIT_S = 2.0  # names are a courtesy: nobody waits long for one
+NAMES_PAUSE_S = 30.0
 NAMES_MAX = 1_000  # remembered at a time
 ASKED_MAX = 10  # at a time
 WHEN_CHARS = 12
@@ -30,6 +31,7 @@ class Letters:
         self._user_id = user_id
         self._names: dict[str, str] = {user_id: "me"}
         self._may_ask = asyncio.Semaphore(ASKED_MAX)
+        self._ask_again_at = 0.0  # by the loop's clock
 
     async def print(self, messages: Sequence[Message]) -> None:
         """Print messages, a line or more each."""
@@ -48,6 +50,7 @@ class Letters:
 
     def _show(self, message: Message) -> None:
         from rich.table import Table
+        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
         grid.add_column(width=WHEN_CHARS, no_wrap=True)
@@ -57,8 +60,6 @@ class Letters:
         if message.recipient_id != self._user_id:
             who += f" → {self._name(message.recipient_id)}"
         text = "\n".join(visible(line) for line in message.message.replace("\t", "    ").split("\n"))
-        from rich.text import Text
-
         is_mine = message.sender_id == self._user_id
         grid.add_row(styled(short(message.timestamp), "dim"), styled(who, "dim" if is_mine else "bold"), Text(text))
         self._screen.show(grid)
@@ -76,6 +77,8 @@ class Letters:
         rooms = {message.recipient_id for message in messages if not message.sent}
         if len(self._names) > NAMES_MAX:
             self._names = {self._user_id: "me"}
+        if asyncio.get_running_loop().time() < self._ask_again_at:
+            return
         if rooms - {*self._names}:
             await self._learn_rooms()
         await asyncio.gather(*(self._learn(user_id) for user_id in ids - {*self._names}))
@@ -85,15 +88,20 @@ class Letters:
             async with self._may_ask, asyncio.timeout(NAME_WAIT_S):
                 self._names[user_id] = (await self._tidings.user(user_id)).username
         except (TidingsError, TimeoutError):
-            pass  # the id stands for it
+            self._give_up_names()
 
     async def _learn_rooms(self) -> None:
         try:
             async with asyncio.timeout(NAME_WAIT_S):
                 me = await self._tidings.user(self._user_id)
         except (TidingsError, TimeoutError):
+            self._give_up_names()
             return
         self._names.update({group.group_id: group.group_name for group in me.groups})
+
+    def _give_up_names(self) -> None:
+        """For a while ids stand for names: who reads should not wait for each."""
+        self._ask_again_at = asyncio.get_running_loop().time() + NAMES_PAUSE_S
 
 
 def short(timestamp: str) -> str:
