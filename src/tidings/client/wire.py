@@ -43,10 +43,7 @@ class Wire:
     """Calls over kept connections. Raises ValueError for a URL that is none."""
 
     def __init__(self, url: str, retries: Retries, connections_max: int) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"a server's URL is like http://127.0.0.1:8080, not {url!r}")
-        _ = parts.port  # raises ValueError if it is no number
+        _check(url)
         self.url = url.rstrip("/")
         self._retries = retries
         self._connections_max = connections_max
@@ -147,6 +144,18 @@ class Wire:
             number = error.os_error.errno or 0  # negative ones are of the look-up of names
             reason = os.strerror(number) if number > 0 else error.os_error.strerror or reason
         return Unreachable(f"No answer from {self.url}: {reason}.", is_refused=is_refused)
+
+
+def _check(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")  # as it is looked up; UnicodeError is a ValueError
+        is_one = parts.scheme in ("http", "https") and host and b" " not in host and not parts.query + parts.fragment
+        is_one = is_one and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError(f"a server's URL is like http://127.0.0.1:8080, not {url!r}")
 
 
 def pause(attempt: int, least_s: float) -> float:
