@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -219,8 +218,3 @@ class Load:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(END_S)
-
-
-def wait_s(seconds: float) -> None:
-    """Let time pass, as an idle server is watched."""
-    time.sleep(seconds)

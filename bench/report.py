@@ -15,7 +15,7 @@ T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results"
 BASELINE = Path(__file__).parent / "baseline.json"
 
-_PLACES = {RATIO: 2, "us": 2, "ms": 1, "s": 2, "MB": 1, "%": 2, "/s": 0, "bytes": 0, "": 0}
+_PLACES = {RATIO: 2, "us": 2, "ms": 1, "s": 2, "MB": 1, "%": 2, "/s": 0, "bytes": 0, "a poll": 2, "": 0}
 
 
 class Unreadable(Exception):

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from statistics import median
 
 from bench.findings import Finding
-from bench.processes import wait_s
 from bench.scenes.polls import READERS, SMALL, large
 from bench.stage import Stage
 from bench.world import Wire
@@ -50,10 +49,10 @@ def idle(stage: Stage) -> list[Finding]:
             client = Wire(server.port)
             for reader in READERS:
                 client.get(f"/v1/messages/{reader}?timestamp={time.time_ns() // 1_000_000}")
-        wait_s(1.0)  # what came of that is over
+        time.sleep(1.0)  # what came of that is over
         stage.talk.expect(1)
         began, before = time.perf_counter(), [server.cpu_s for server in servers]
-        wait_s(stage.pace.idle_s)
+        time.sleep(stage.pace.idle_s)
         seconds = time.perf_counter() - began
         spent = [server.cpu_s - then for server, then in zip(servers, before, strict=True)]
     stage.talk.step(f"{seconds:.0f} s of nothing")
