@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -118,14 +119,19 @@ def _without_cursor(said: "Said") -> Json:
     return {name: value for name, value in said.json.items() if name != "cursor"}
 
 
+def cursor_with(hint: Hint, user_id: str, **changed: Any) -> str:
+    """A cursor like another one but for some parts, with the right checksum."""
+    parts = {name: getattr(hint, name) for name in Hint.__struct_fields__}
+    return cursors.mint(user_id, Hint(**{**parts, **changed}))
+
+
 def _cursors(good: str, ann: str) -> dict[str, bytes]:
     """A cursor of Ann's, and what an enemy who knows its format could make of it, with the right checksum."""
     hint = cursors.read(ann, good.encode())
     vector = cursors.unpack_vector(hint.raw)
 
     def minted(**changed: Any) -> bytes:
-        parts = {name: getattr(hint, name) for name in Hint.__struct_fields__}
-        return cursors.mint(ann, Hint(**{**parts, **changed})).encode()
+        return cursor_with(hint, ann, **changed).encode()
 
     def packed(vector: Vector) -> bytes:
         return minted(raw=cursors.pack_vector(vector), digest=0)
@@ -171,12 +177,23 @@ class Said:
         return httpx.Response(self.status, headers=dict(self.headers), content=self.body, request=request)
 
 
+def connected(url: str) -> socket.socket:
+    """A bare connection to a server."""
+    where = urlsplit(url)
+    return socket.create_connection((where.hostname, where.port), DEADLINE_S)
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process holds."""
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return sum("socket:" in os.readlink(link) for link in links)
+
+
 class Wire:
     """A bare connection, as a context manager."""
 
     def __init__(self, url: str) -> None:
-        where = urlsplit(url)
-        self._socket = socket.create_connection((where.hostname, where.port), DEADLINE_S)
+        self._socket = connected(url)
         self._came = b""
 
     def __enter__(self) -> "Wire":

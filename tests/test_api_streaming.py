@@ -1,5 +1,6 @@
 """Reading a long mailbox whole: streamed page by page, and cut off, never cut short, when something fails."""
 
+import contextlib
 import json
 import re
 import socket
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from tests.api_client import Api, Json
+from tests.bad_input import connected, sockets
 from tests.server import ServerProcess, until
 
 LENGTH = 300
@@ -110,10 +112,26 @@ def test_a_reader_who_stops_reading_is_cut(tmp_path: Path) -> None:
         ann, where = api.user("ann"), urlsplit(api.url)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: api.private(ann, ann, "x" * 16_000), range(800)))
+        before = sockets(process.pid)
         with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.sendall(f"GET /v1/messages/{ann} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             until(lambda: broken(api) == 1)
+            until(lambda: sockets(process.pid) <= before, what="the connection is still held")
+
+
+def test_a_client_who_asks_and_never_reads_is_cut(tmp_path: Path) -> None:
+    """Polls one behind the other, whose answers nobody takes, hold the connection no longer than an idle one."""
+    with ServerProcess.start(tmp_path, "--keep-alive-s", "1") as process, Api(process.url) as api:
+        poll = f"GET /v1/messages/{api.user('ann')}?cursor=now HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        before = sockets(process.pid)
+        with connected(process.url) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:  # until neither side's buffers take any more
+                    connection.send(poll * 100)
+            until(lambda: sockets(process.pid) <= before, what="the connection is still held")
 
 
 def test_a_failure_half_way_is_no_short_answer(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._replay: bytes | None = None
         self._in_body = False
         self._body_left = 0
+        self._stalled: asyncio.TimerHandle | None = None
         # Bytes of the request being read, counted by chunks: those before it in its first chunk included, and left out.
         self._at_most = self._at_least = self._chunk = 0
         self._uri_max, self._headers_max = self.limits.uri_max_bytes, self.limits.headers_max_bytes
@@ -197,9 +198,31 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
+    def pause_writing(self) -> None:
+        """Wait for a client that takes its answers too slowly, but not for ever."""
+        super().pause_writing()
+        # A little longer than a stream waits before it is broken off: closing alone would wait for the client again.
+        self._stalled = self.loop.call_later(self.limits.keep_alive_s + LINGER_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: it took them."""
+        super().resume_writing()
+        self._stop_stalling()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close what is idle, and drop it where not even that is taken."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _stop_stalling(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End; a send whose body did not come whole is none."""
         super().connection_lost(exc)
+        self._stop_stalling()
         cycle: Any = self.cycle
         if isinstance(cycle, PlainSend) and not cycle.is_begun:
             self.config.loaded_app.sends.gone(cycle)

@@ -116,8 +116,9 @@ def problem(error: TidingsError, headers: Headers = ()) -> Reply:
     """The one translation of our errors to HTTP."""
     wait_s = error.retry_s
     if wait_s is not None:
-        # Up to half as long again, so that those refused together don't come back together.
-        jittered_s = max(1, math.ceil(wait_s * (1 + secrets.randbelow(501) / 1000)))
+        # Up to half as long again, so that those refused together don't come back together; up or down to whole seconds
+        # by chance, since of what waits a second nearly all would be told two.
+        jittered_s = max(1, math.floor(wait_s * (1 + secrets.randbelow(501) / 1000) + secrets.randbelow(1000) / 1000))
         headers = (*headers, (b"retry-after", b"%d" % jittered_s))
     shown = Problem("about:blank", error.title, error.status, error.detail, error.code, wait_s is not None)
     return Reply(msgspec.json.encode(shown), error.status, (*PROBLEM, *headers))
