@@ -70,7 +70,7 @@ def test_start_and_stop_for_people(tmp_path: Path, workers: str) -> None:
 
 def test_what_is_cut_at_the_end_is_counted(tmp_path: Path) -> None:
     """A request that is not finished in the grace time is cut, and the stop says so."""
-    with ServerProcess.start(tmp_path, "--log-format", "json", "--grace-s", "1") as server:
+    with ServerProcess.start(tmp_path, "--log-format", "json", "--grace-s", "4") as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), 20) as half:
             half.sendall(b"POST /v1/users/create HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n")

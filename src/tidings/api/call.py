@@ -9,9 +9,9 @@ from typing import TypeVar
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tidings.api.replies import BrokenOff, ClientGone, Reply, Stream, broken_off, disconnected, fault, problem
+from tidings.api.replies import BrokenOff, ClientGone, Reply, Stream, broken_off, disconnected, fault, problem, unread
 from tidings.config import Settings
-from tidings.errors import MethodNotAllowed, TidingsError
+from tidings.errors import MethodNotAllowed, StoreUnavailable, TidingsError
 from tidings.metrics import Metrics
 from tidings.service import Services
 
@@ -118,6 +118,8 @@ class Endpoint:
         try:
             return await handler(call)
         except TidingsError as error:
+            if isinstance(error, StoreUnavailable) and method != "POST":
+                unread(f"{method} {self._route}", error)
             return problem(error)
         except ClientGone:
             raise

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tidings.errors import Internal, TidingsError
+from tidings.errors import Internal, StoreUnavailable, TidingsError
 from tidings.log import FRAMES_MAX, places, tell
 
 log = logging.getLogger("tidings.api")
@@ -128,6 +128,13 @@ def fault(what: str, error: Exception) -> Reply:
     """The answer to a fault of ours; the log gets where and what kind, never the values, which may be messages."""
     _tell_fault(what, "failed with", error)
     return problem(Internal("internal", HTTPStatus.INTERNAL_SERVER_ERROR.description))
+
+
+def unread(what: str, error: StoreUnavailable) -> None:
+    """Log that the store could not be read; that it takes no writes, it says itself, once."""
+    kind = type(error.__cause__ or error).__name__
+    text = "%(what)s could not be read: %(code)s, %(kind)s"
+    tell(log, logging.ERROR, "fault", text, what=what, code=error.code, kind=kind)
 
 
 def broken_off(what: str, error: Exception) -> None:

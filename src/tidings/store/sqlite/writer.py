@@ -25,7 +25,6 @@ import apsw
 
 from tidings.board import Board
 from tidings.errors import Internal, StoreUnavailable, TidingsError
-from tidings.log import tell
 from tidings.model import Batch, Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
 from tidings.store.sqlite.health import Health
@@ -245,8 +244,6 @@ def translate(error: Exception) -> TidingsError:
         return error
     if isinstance(error, apsw.FullError):
         return StoreUnavailable("store_full", "The store's disk is full; nothing more is taken.", retry_s=30)
-    if not isinstance(error, apsw.BusyError):
-        tell(log, logging.ERROR, "fault", "the store's file gave %(kind)s", kind=type(error).__name__)
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreUnavailable("store_corrupt", "The store's file is damaged.", retry_s=60)
     if isinstance(error, (apsw.Error, OSError)):
