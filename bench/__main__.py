@@ -50,7 +50,10 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true", help="print the last run as Markdown, and measure nothing")
     parser.add_argument("--data", type=Path, help="where the stores are put for the time; the disk counts")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where runs are kept")
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    if chosen.baseline and (chosen.only or chosen.quick):
+        parser.error("a --baseline is of all scenes, at full length")
+    return chosen
 
 
 def main() -> int:
@@ -74,9 +77,10 @@ def main() -> int:
         return 130
     path = chosen.results / time.strftime("%Y%m%d-%H%M%S.json", time.gmtime())
     write(record, path)
-    if chosen.baseline:
+    fallen = show(record, earlier, path)
+    if chosen.baseline and not record.failed:  # what a scene lacks would never be compared again
         write_baseline(record)
-    return exit_code(record, show(record, earlier, path), strict=chosen.strict)
+    return exit_code(record, fallen, strict=chosen.strict)
 
 
 def exit_code(record: Record, fallen: list[Fall], *, strict: bool) -> int:

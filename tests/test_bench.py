@@ -16,7 +16,7 @@ import httpx
 import pytest
 from rich.console import Console
 
-from bench.__main__ import exit_code, show
+from bench.__main__ import exit_code, options, show
 from bench.findings import Earlier, Finding, falls, middle_half, ratio
 from bench.load import Plan, Request, Wrong, quantiles
 from bench.processes import Failed, Load
@@ -151,6 +151,15 @@ def test_a_missed_budget_fails_only_if_asked_to() -> None:
     missed = Record("full", MACHINE, [_now(0.5, 0.01, at_least=0.75)])
     assert (exit_code(missed, [], strict=True), exit_code(missed, [], strict=False)) == (1, 0)
     assert exit_code(Record("full", MACHINE, [], {"poll": "a wrong answer"}), [], strict=False) == 1
+
+
+@pytest.mark.parametrize("part", [["--quick"], ["--only", "poll"]])
+def test_a_baseline_is_of_everything(part: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A part of the scenes, or shorter rounds, would leave ratios out that nobody would miss."""
+    with pytest.raises(SystemExit):
+        options(["--baseline", *part])
+    assert "of all scenes, at full length" in capsys.readouterr().err
+    assert options(["--baseline"]).baseline
 
 
 def test_the_longest_pause_is_that_of_any_generation() -> None:
