@@ -13,7 +13,7 @@ from tidings.cursor import Hint, Vector
 from tidings.errors import TooMany, Unavailable
 from tidings.model import Draft, Key, Message, Start, Written, mint, own, room, sent
 from tidings.service.node import Node
-from tidings.service.reading import Page, Reading, read_vector
+from tidings.service.reading import Page, Reading, is_all_given, read_vector
 
 Settle = Callable[[Message | None, Exception | None], None]
 
@@ -95,13 +95,15 @@ class Messages:
             return None
         hint = cursors.read(user_id, cursor)
         digest = entry.digest_with_sent if with_sent else entry.digest
-        if hint.digest != digest or hint.run != node.feed.identity or hint.generation != node.store.generation:
-            return None
         mailboxes = entry.mailboxes_with_sent if with_sent else entry.mailboxes
-        if node.tail.has_news(mailboxes, hint.position) is not False:
+        is_hinted = (
+            hint.digest == digest and hint.run == node.feed.identity and hint.generation == node.store.generation
+        )
+        has_news = node.tail.has_news(mailboxes, hint.position) if is_hinted else None
+        if has_news or (has_news is None and not is_all_given(node, hint, entry, with_sent)):
             return None
-        if hint.position != node.tail.position:  # the same vector behind a hint of now, so that it stays hot
-            hint = Hint(hint.generation, hint.run, node.tail.position, hint.digest, hint.raw)
+        if not is_hinted or hint.position != node.tail.position:  # the same vector behind a hint of now: it stays hot
+            hint = Hint(node.store.generation, node.feed.identity, node.tail.position, digest, hint.raw)
             cursor = cursors.mint(user_id, hint).encode()
         return b'{"messages":null,"cursor":"%b"}' % cursor
 

@@ -146,6 +146,27 @@ async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, unt
     return reading
 
 
+def is_all_given(node: Node, hint: Hint, entry: Entry, with_sent: bool) -> bool:
+    """Whether memory can tell, without a hint, that nothing is new: every n of the vector is its mailbox's known head.
+
+    That holds up to the position applied, however old the cursor; whatever is in doubt is for `read_vector`. Raises
+    Malformed, StoreUnavailable.
+    """
+    if hint.generation != node.store.generation or not node.store.surely_knows(hint.run, hint.position):
+        return False
+    vector = cursors.unpack_vector(hint.raw)
+    keys = [m.key for m in entry.profile.memberships]
+    if vector.groups.keys() != set(keys) or (with_sent and vector.sent is None):
+        return False
+    given = [*(vector.groups[key] for key in keys), vector.own, vector.sent]
+    find_head = node.directory.find_head
+    for mailbox, seq in zip(entry.mailboxes_with_sent if with_sent else entry.mailboxes, given, strict=False):
+        head = find_head(mailbox)
+        if head is None or head.seq != seq:  # a seq above the head may be of another history
+            return False
+    return True
+
+
 async def _check_heads(node: Node, seqs: Mapping[str, int]) -> None:
     """A seq that was never given out belongs to another history; the store is asked before that is believed."""
     heads = await node.directory.heads(list(seqs))

@@ -137,6 +137,9 @@ class Store(Protocol):
     async def recent(self, window_ms: int, limit: int) -> int:
         """A position after which lie at most `limit` changes, none older than `window_ms`: where a tail begins."""
 
+    def surely_knows(self, run: int, position: int) -> bool:
+        """Whether memory alone can tell that `knows` would say so. Raises StoreUnavailable."""
+
     async def knows(self, run: int, position: int) -> bool:
         """Whether a cursor minted in `run` at `position` belongs to this history."""
 

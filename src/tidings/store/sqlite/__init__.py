@@ -182,12 +182,16 @@ class SqliteStore:
         oldest = time.time_ns() // 1_000_000 - window_ms
         return await self._read("recent", lambda db: reads.recent(db, oldest, limit))
 
-    async def knows(self, run: int, position: int) -> bool:
+    def surely_knows(self, run: int, position: int) -> bool:
         first, following = self._runs.get(run, (1, 0))  # none: no position fits
         last = self.latest() if following is None else following - 1
-        if following is None and position > last:  # a commit that no writer was answered for yet, or none of ours
-            last = await self.position()
         return first - 1 <= position <= last
+
+    async def knows(self, run: int, position: int) -> bool:
+        if self.surely_knows(run, position):
+            return True
+        # Beyond the latest of this run, it may be of a commit that no writer was answered for yet, or none of ours.
+        return run == self.run and self._runs[run][0] - 1 <= position <= await self.position()
 
     async def close(self) -> None:
         await self._writer.close()
