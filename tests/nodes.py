@@ -43,11 +43,11 @@ def memory_of(store: Store) -> Memory:
     return Memory(Directory(store, 100, 100), Tail(100.0, 1 << 20))
 
 
-async def join(place: Place, store: Store, wires: Wires, **changed: Any) -> Served:
+async def join(place: Place, store: Store, wires: Wires, look_s: float = NEVER_S, **changed: Any) -> Served:
     """A process beside `store`, which stands for another one that tells nobody what it writes."""
     joined = await place.join(store, **changed)
     memory = memory_of(joined)
-    feed = await wires.start(joined, memory, NEVER_S)
+    feed = await wires.start(joined, memory, look_s)
     assert isinstance(feed, LocalFeed)
     return served(joined, feed, memory)
 
