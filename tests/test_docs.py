@@ -149,6 +149,14 @@ def test_fields_and_parameters_of_messages_are_all_explained() -> None:
     assert params == [param.name for param in ROUTES["/v1/messages/{userId}"]["GET"].params]
 
 
+def test_every_test_is_told_of() -> None:
+    """docs/testing.md names each file of tests, but for the siblings of those on the API and on faults."""
+    told = {path for path, _ in named_files(DOCS / "testing.md")}
+    files = {str(file.relative_to(ROOT)) for file in (ROOT / "tests").glob("test_*.py")}
+    siblings = {file for file in files if file.startswith("tests/test_api_")}
+    assert files - siblings <= told, f"add {files - siblings - told} to docs/testing.md"
+
+
 def test_the_errors_are_all_there() -> None:
     """The table of errors has every code, each beside its status, and no other."""
     table = rows(DOCS / "api.md", "## Errors")
