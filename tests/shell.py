@@ -65,6 +65,13 @@ class Shell:
         time.tzset()
         return ended
 
+    def apart(self, *arguments: str) -> Run:
+        """Run a command in a process of its own: one that may not end by itself, and then fails the test."""
+        ended = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, env=self.env, timeout=DEADLINE_S, check=False
+        )
+        return Run(ended.returncode, ended.stdout, ended.stderr)
+
     def done(self, *arguments: str, stdin: str = "") -> str:
         """What a command prints that must succeed, and says nothing on stderr."""
         ended = self.run(*arguments, stdin=stdin)

@@ -140,19 +140,19 @@ def test_a_place_is_one_followers_own(shell: Shell, chat: Chat, tmp_path: Path) 
     chat.send("one")
     first = shell.start("follow", chat.bob, "--cursor-file", str(file))
     until(file.exists)
-    second = shell.run("follow", chat.bob, "--cursor-file", str(file))
+    second = shell.apart("follow", chat.bob, "--cursor-file", str(file))
     assert (second.returncode, second.stdout) == (1, "")
     assert "another process keeps its place" in second.stderr
     first.end(signal.SIGINT)
     kept = file.read_text()
-    assert f"is for {chat.bob}" in shell.run("follow", chat.ann, "--cursor-file", str(file)).stderr
+    assert f"is for {chat.bob}" in shell.apart("follow", chat.ann, "--cursor-file", str(file)).stderr
     assert file.read_text() == kept
     diary = tmp_path / "diary.txt"
     diary.write_text("Dear diary")
-    ended = shell.run("follow", chat.bob, "--cursor-file", str(diary))
+    ended = shell.apart("follow", chat.bob, "--cursor-file", str(diary))
     assert (ended.returncode, "does not hold a place" in ended.stderr) == (1, True)
     assert diary.read_text() == "Dear diary"
-    nowhere = shell.run("follow", chat.bob, "--cursor-file", "/proc/nowhere/bob")
+    nowhere = shell.apart("follow", chat.bob, "--cursor-file", "/proc/nowhere/bob")
     assert (nowhere.returncode, "can't keep the place" in nowhere.stderr) == (1, True)
 
 
@@ -175,7 +175,7 @@ def test_where_history_broke_off_it_stops(tmp_path: Path) -> None:
     shutil.rmtree(data)
     shutil.copytree(copy, data)
     with ServerProcess.start(data, "--port", port):
-        stopped = shell.run("follow", chat.bob, "--json")
+        stopped = shell.apart("follow", chat.bob, "--json")
         assert (stopped.returncode, stopped.stdout) == (1, "")
         assert "--from-start or --from-now" in stopped.stderr
         goes_on = shell.start("follow", chat.bob, "--json", "--go-on")
@@ -197,7 +197,7 @@ async def test_where_a_message_is_missing_it_stops(tmp_path: Path) -> None:
 
     async with Foreign(answer) as foreign:
         shell = Shell(foreign.url, tmp_path)
-        ended = await asyncio.to_thread(shell.run, "follow", "bob", "--json")
+        ended = await asyncio.to_thread(shell.apart, "follow", "bob", "--json")
     assert ended.returncode == 1
     assert [json.loads(line)["message"] for line in ended.stdout.splitlines()] == ["text 1"]
     assert ended.stderr.startswith("tidings: After seq 1 of 'bob' comes 2; the server gave 3.")
