@@ -6,8 +6,8 @@ in which order, and what is said are the route's: it reads with the same functio
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from tidings.api.limits import Guard
 from tidings.api.messages import wanted
@@ -25,16 +25,37 @@ _KINDS = {f"{ROUTE}?type={kind}".encode(): kind for kind in ("private", "group")
 _AS_A_WHOLE = 65_536  # bytes of a body that are kept before anything reads it; uvicorn's own bound
 
 
-class Sending(Protocol):
-    """A send as the protocol has it: what `kind_of` said, when its head had come (perf_counter), and its body."""
+class Nobody:
+    """Who waits for a plain send's body: nobody is woken when it comes."""
 
-    kind: str
-    headers: Headers
-    began: float
-    body: bytearray
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+class PlainSend:
+    """A send under way without ASGI, in the place of uvicorn's RequestResponseCycle: what uvicorn asks of one.
+
+    So what comes behind it on its connection waits, and a server that stops waits for it.
+    """
+
+    __slots__ = (
+        *("_answer", "began", "body", "disconnected", "headers", "is_begun", "keep_alive", "kind", "response_complete"),
+    )
+    message_event = Nobody()
+    response_started = False
+
+    def __init__(self, kind: str, headers: Headers, answer: Callable[["PlainSend", Reply], None]) -> None:
+        self.kind = kind
+        self.headers = headers
+        self.body = bytearray()
+        self.began = time.perf_counter()
+        self.is_begun = self.disconnected = self.response_complete = False
+        self.keep_alive = True
+        self._answer = answer
 
     def answer(self, reply: Reply) -> None:
-        """Answer it."""
+        """Answer it on its connection."""
+        self._answer(self, reply)
 
 
 class Sends:
@@ -60,7 +81,7 @@ class Sends:
                 return None
         return kind if 0 <= length <= self._body_max else None
 
-    def begin(self, sending: Sending) -> None:
+    def begin(self, sending: PlainSend) -> None:
         """Send what came whole; it is answered once, now or later, with what the route would reply."""
         settle = partial(self._settle, sending)
         try:
@@ -71,11 +92,11 @@ class Sends:
         except Exception as error:
             settle(None, error)
 
-    def gone(self, sending: Sending) -> None:
+    def gone(self, sending: PlainSend) -> None:
         """The client left before the body came whole."""
         self._metrics.answered(ROUTE, "POST", "gone", time.perf_counter() - sending.began)
 
-    def _settle(self, sending: Sending, message: Message | None, error: Exception | None) -> None:
+    def _settle(self, sending: PlainSend, message: Message | None, error: Exception | None) -> None:
         answer = reply(message) if message is not None else _refusal(error)
         sending.answer(answer)
         self._metrics.answered(ROUTE, "POST", str(answer.status), time.perf_counter() - sending.began)
