@@ -21,6 +21,7 @@ from tidings.cursor import Hint, Vector
 
 # So near that the world stands at them: a user in two groups, with one block; a group of three.
 LIMITS = ("--groups-per-user-max", "2", "--blocks-per-user-max", "1", "--members-per-group-max", "3")
+QUIET = ("--slow-call-s", "60")  # a busy machine is no complaint
 TABLES = ("users", "groups", "memberships", "blocks", "messages", "alterations", "keys")
 UNKNOWN = {"user": "user-018f3a5c7e1b9d4c2a7f60e1b35d", "group": "group-018f3a5c90aa5b7de0c4416f92ab"}
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_client import Api
-from tests.bad_input import HEALTHZ, LIMITS, TABLES, Row, Said, Wire, World
+from tests.bad_input import HEALTHZ, LIMITS, QUIET, TABLES, Row, Said, Wire, World
 from tests.bad_rows import GOOD, SEND_TO_GROUP, good_row, rows
 from tests.server import ServerProcess
 from tidings.api.openapi import STATUS
@@ -41,7 +41,7 @@ class Tried:
 @pytest.fixture(scope="module", params=["1", "2"], ids=["one worker", "two workers"])
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
     data = tmp_path_factory.mktemp("bad")
-    with ServerProcess.start(data, "--workers", request.param, *LIMITS) as server, Api(server.url) as api:
+    with ServerProcess.start(data, "--workers", request.param, *LIMITS, *QUIET) as server, Api(server.url) as api:
         yield Tried(api, server)
 
 
@@ -91,7 +91,7 @@ def test_every_call_without_its_fault_is_taken(tmp_path: Path) -> None:
     """What the rows depart from is answered 200, so that it is their fault alone that they are refused for."""
     calls = [good_row(operation, good) for operation, good in GOOD.items()]
     calls.append(good_row("POST /v1/messages/send", SEND_TO_GROUP))
-    with ServerProcess.start(tmp_path, *LIMITS) as server, Api(server.url) as api, Wire(server.url) as wire:
+    with ServerProcess.start(tmp_path, *LIMITS, *QUIET) as server, Api(server.url) as api, Wire(server.url) as wire:
         world = World(api, tmp_path)
         before = world.rows()
         for row in calls:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.api_client import Api, Json, refused
-from tests.bad_input import LIMITS, World, connected, cursor_with
+from tests.bad_input import LIMITS, QUIET, World, connected, cursor_with
 from tests.bad_rows import rows
 from tests.faults.flood import resident_mb
 from tests.server import ServerProcess
@@ -180,7 +180,7 @@ def said(url: str, rng: random.Random, sent: bytes) -> bytes:
 def assail(data: Path, workers: str, with_seed: int, times: int) -> None:
     """Send so many mutated requests; the server goes on as if nothing were."""
     rng = random.Random(with_seed)
-    with ServerProcess.start(data, "--workers", workers, *LIMITS) as server, Api(server.url) as api:
+    with ServerProcess.start(data, "--workers", workers, *LIMITS, *QUIET) as server, Api(server.url) as api:
         world = World(api, data)
         corpus = [text for row in rows() if len(text := row.bytes(world.words)) < 3_000]
         pids = server.worker_pids() or [server.pid]
