@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -22,6 +22,8 @@ from tidings.cli import main
 COMMAND = [sys.executable, "-W", "error", "-m", "tidings"]
 
 Json = dict[str, Any]
+
+PATIENCE_S = 3 * DEADLINE_S  # a command takes half a second of CPU to begin, and tests run several at a time
 
 
 class Run(NamedTuple):
@@ -68,7 +70,7 @@ class Shell:
     def apart(self, *arguments: str) -> Run:
         """Run a command in a process of its own: one that may not end by itself, and then fails the test."""
         ended = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, env=self.env, timeout=DEADLINE_S, check=False
+            [*COMMAND, *arguments], capture_output=True, text=True, env=self.env, timeout=PATIENCE_S, check=False
         )
         return Run(ended.returncode, ended.stdout, ended.stderr)
 
@@ -90,7 +92,9 @@ class Shell:
 
 
 class Running:
-    """A command that goes on; what it prints is read as it comes."""
+    """A command that goes on; what it prints is read as it comes. `left` are those that did not end yet."""
+
+    left: ClassVar[list["Running"]] = []
 
     def __init__(self, command: list[str], env: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -99,11 +103,12 @@ class Running:
         assert self.process.stdout
         assert self.process.stderr
         self.stdout, self.stderr = Output(self.process.stdout), Output(self.process.stderr)
+        self.left.append(self)
 
     def expect(self, pattern: str, *, on_stderr: bool = False) -> str:
         """Wait for a match in what it prints, and give it."""
         output = self.stderr if on_stderr else self.stdout
-        match = output.find(re.compile(pattern, re.MULTILINE), DEADLINE_S)
+        match = output.find(re.compile(pattern, re.MULTILINE), PATIENCE_S)
         assert match, f"no {pattern!r}, but: {self.stdout.text!r} and {self.stderr.text!r}"
         return match[0]
 
@@ -114,7 +119,8 @@ class Running:
 
     def wait(self) -> int:
         """The exit code, once all that it printed is read."""
-        code = self.process.wait(DEADLINE_S)
+        code = self.process.wait(PATIENCE_S)
+        self.left.remove(self)
         assert self.stdout.ended(DEADLINE_S)
         assert self.stderr.ended(DEADLINE_S)
         return code

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,14 @@ from aiohttp import web
 from tests.scene import Foreign, scene
 from tests.server import ServerProcess, until
 from tests.shell import Running, Shell
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left() -> Iterator[None]:
+    """A test that fails leaves no follower behind, who would ask a dead server for ever."""
+    yield
+    while Running.left:
+        Running.left[-1].end(signal.SIGKILL)
 
 
 class Chat:
