@@ -5,8 +5,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.server import ServerProcess
+
+# How long an example takes is the machine's affair: no test fails by the clock.
+settings.register_profile("tidings", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tidings")
 
 
 @pytest.fixture(scope="module")
