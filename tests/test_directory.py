@@ -190,3 +190,13 @@ async def test_a_reset_forgets_everything(directory: Directory, ann: str) -> Non
     assert (directory.users, directory.heads_held) == (0, 0)
     assert directory.find(ann) is None
     assert directory.find_head(own(ann)) is None
+
+
+async def test_a_membership_is_of_the_group_that_is_asked_for(store: Store, directory: Directory, ann: str) -> None:
+    """Ann is in three groups: each membership is found as the store has it."""
+    groups = [await gather_group(store, ann) for _ in range(3)]
+    entry = await directory.entry(ann)
+    profile = await store.find_profile(ann)
+    assert profile is not None
+    assert [entry.membership(m.group_id) for m in profile.memberships] == list(profile.memberships)
+    assert {m.group_id for m in profile.memberships} == set(groups)
