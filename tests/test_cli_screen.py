@@ -1,11 +1,14 @@
 """What people see: sentences, names and local times at a terminal, text of strangers made harmless, completion."""
 
+import asyncio
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from tests.scene import Foreign, scene
 from tests.server import ServerProcess
 from tests.shell import COMMAND, Shell, on_a_terminal, plain
 from tidings.cli.visible import visible
@@ -80,6 +83,53 @@ def test_text_of_strangers_moves_no_cursor(shell: Shell) -> None:
     assert "\x1b" not in complaint.stderr
     assert "x1b[31mred" in complaint.stderr
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", visible("".join(map(chr, range(0x250)))))
+
+
+OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def test_names_of_strangers_stay_in_order(shell: Shell) -> None:
+    """Eve's name and her group's would turn a line around, which the server allows: each is shown as its escapes."""
+    name, shown = "\u202eeve\u2066", r"\u202eeve\u2066"
+    said = seen(shell, "user", "create", name), seen(shell, "group", "create", name)
+    eve, crew = (re.search(r" as (\S+\w)", line)[1] for line in said)  # type: ignore[index]
+    shell.done("group", "add", crew, eve)
+    bob = shell.done("user", "create", "bob")
+    shell.done("send", eve, bob, "hi")
+    commands = ("user", "show", eve), ("group", "show", crew, "--as", eve), ("read", bob)
+    for printed in (*said, *(seen(shell, *command) for command in commands)):
+        assert shown in printed
+        assert not OBEYED.search(printed), printed
+
+
+@scene
+async def test_names_of_any_server_move_no_cursor(tmp_path: Path) -> None:
+    """A server that is not ours gives names and ids that command the terminal: every sentence and row is harmless."""
+    evil, shown = "\x1b[2J\x9b31m\u202e\x08x\x7f", r"\x1b[2J\x9b31m\u202e\x08x\x7f"
+    user = {"userId": f"user-{evil}", "username": evil}
+    group = {"groupId": f"group-{evil}", "groupName": evil, "joinedSeq": 0}
+    sent = {"messageId": evil, "senderId": evil, "recipientId": evil, "message": evil, "timestamp": "1", "seq": 1}
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/members"):
+            return web.json_response({"members": [user]})
+        if "/messages/" in request.path:
+            return web.json_response(sent if request.method == "POST" else {"messages": [sent], "cursor": evil})
+        if "/groups/" in request.path:
+            return web.json_response(group)
+        return web.json_response({**user, "groups": [group], "blocks": [evil]})
+
+    commands = [
+        *(("user", "create", "eve"), ("user", "show", "eve"), ("group", "create", "crew")),
+        *(("group", "show", "crew", "--as", "eve"), ("send", "eve", "bob", "hi"), ("read", "bob")),
+    ]
+    async with Foreign(answer) as foreign:
+        shell = Shell(foreign.url, tmp_path)
+        shell.env["COLUMNS"] = "200"
+        for command in commands:
+            printed = await asyncio.to_thread(seen, shell, *command)
+            assert shown in printed, command
+            assert not OBEYED.search(printed), command
 
 
 def test_a_forged_line_stands_out(shell: Shell) -> None:
