@@ -35,19 +35,19 @@ class Run(NamedTuple):
 
 
 class Shell:
-    """Runs commands against one server, in surroundings of its own; `run` gives all that came of it."""
+    """Runs commands in surroundings of its own, against one server or (`Shell()`) none; `run` gives all that came."""
 
-    def __init__(self, url: str, home: Path) -> None:
+    def __init__(self, url: str = "", home: Path = Path("/nowhere")) -> None:
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "XDG_"))},
             "HOME": str(home),
-            "TIDINGS_URL": url,
+            **({"TIDINGS_URL": url} if url else {}),
             "TZ": "UTC",
             "COLUMNS": "100",
             "TERM": "xterm",
         }
 
-    def run(self, *arguments: str, stdin: str = "") -> Run:
+    def run(self, *arguments: object, stdin: str = "") -> Run:
         """Run a command to its end, in this process, which saves the half second that a new one takes to start."""
         out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -58,7 +58,7 @@ class Shell:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8"))
             time.tzset()
             try:
-                code = main(list(arguments))
+                code = main([str(argument) for argument in arguments])
             except SystemExit as exit_:  # how completion ends
                 code = int(exit_.code or 0)
             out.seek(0)
@@ -67,24 +67,36 @@ class Shell:
         time.tzset()
         return ended
 
-    def apart(self, *arguments: str) -> Run:
+    def apart(self, *arguments: object) -> Run:
         """Run a command in a process of its own: one that may not end by itself, and then fails the test."""
         ended = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, env=self.env, timeout=PATIENCE_S, check=False
+            [*COMMAND, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=self.env,
+            timeout=PATIENCE_S,
+            check=False,
         )
         return Run(ended.returncode, ended.stdout, ended.stderr)
 
-    def done(self, *arguments: str, stdin: str = "") -> str:
+    def done(self, *arguments: object, stdin: str = "") -> str:
         """What a command prints that must succeed, and says nothing on stderr."""
         ended = self.run(*arguments, stdin=stdin)
         assert (ended.returncode, ended.stderr) == (0, ""), ended
         return ended.stdout.rstrip("\n")
 
-    def json(self, *arguments: str) -> Json:
+    def json(self, *arguments: object) -> Json:
         """What a command answers with --json, in one line."""
         (line,) = self.done(*arguments, "--json").splitlines()
         value: Json = json.loads(line)
         return value
+
+    def refused(self, *arguments: object, code: int = 1) -> str:
+        """The one line on stderr with which a command that must fail does so."""
+        ended = self.run(*arguments)
+        assert (ended.returncode, ended.stdout) == (code, ""), ended
+        assert re.fullmatch(r"tidings: [^\n]+\n", ended.stderr), ended.stderr
+        return ended.stderr
 
     def start(self, *arguments: str) -> "Running":
         """Start a command that goes on."""

@@ -13,9 +13,9 @@ import apsw
 import httpx
 import pytest
 
-from tests.commands import done, own_process, refused
 from tests.faults.calls import Line, line_to
 from tests.server import ServerProcess, StartFailed, store_url, until
+from tests.shell import Shell
 
 STORE = "tidings.db"
 NOBODY = 65_500  # an id that no user has
@@ -68,7 +68,7 @@ def test_a_backup_while_messages_come_in(tmp_path: Path, workers: str) -> None:
         try:
             until(lambda: sent[0] >= 50)
             before, kept = sent[0], copies / "kept.db"
-            told = done("backup", kept, "--store", store_url(data))
+            told = Shell().json("backup", kept, "--store", store_url(data))
             after = sent[0] + 1
             until(lambda: sent[0] > after)
         finally:
@@ -79,10 +79,10 @@ def test_a_backup_while_messages_come_in(tmp_path: Path, workers: str) -> None:
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert told["backup"] == str(kept)
     assert told["bytes"] == kept.stat().st_size
-    assert done("doctor", "--store", f"sqlite:///{kept}")["findings"] == []
+    assert Shell().json("doctor", "--store", f"sqlite:///{kept}")["findings"] == []
     assert names(copies) == {"kept.db"}, "nor by looking at it"
     other = tmp_path / "other"
-    done("restore", kept, "--store", store_url(other))
+    Shell().json("restore", kept, "--store", store_url(other))
     with ServerProcess.start(other) as server, line_to(server.url) as desk.line:
         texts, _ = desk.read()
     assert texts == [f"message {n + 1}" for n in range(len(texts))]
@@ -101,7 +101,7 @@ def served(tmp_path: Path) -> Path:
 
 def test_a_backup_into_a_directory_has_the_time_in_its_name(served: Path, tmp_path: Path) -> None:
     """Given a directory, the file is named for the moment, so that a timer can make one after the other."""
-    told = done("backup", tmp_path, "--store", store_url(served))
+    told = Shell().json("backup", tmp_path, "--store", store_url(served))
     (made,) = tmp_path.glob("tidings-*Z.db")
     assert told["backup"] == str(made)
     assert names(served) == {STORE, f"{STORE}.lock", f"{STORE}.turn"}, "a store that nobody serves is left as it was"
@@ -111,19 +111,21 @@ def test_a_backup_replaces_nothing_unless_told(served: Path, tmp_path: Path) -> 
     """A file that is there stays; with --force it is replaced by the whole copy in one step."""
     kept = tmp_path / "kept.db"
     kept.write_text("precious")
-    assert "--force" in refused("backup", kept, "--store", store_url(served))
+    assert "--force" in Shell().refused("backup", kept, "--store", store_url(served))
     assert kept.read_text() == "precious"
-    done("backup", kept, "--store", store_url(served), "--force")
-    assert done("doctor", "--store", f"sqlite:///{kept}")["findings"] == []
+    Shell().json("backup", kept, "--store", store_url(served), "--force")
+    assert Shell().json("doctor", "--store", f"sqlite:///{kept}")["findings"] == []
 
 
 def test_a_backup_never_replaces_its_store(served: Path, tmp_path: Path) -> None:
     """Not even by force, nor one of the files beside it, nor a file beside which another's log lies."""
     for end in ("", "-wal", "-shm", ".lock", ".turn"):
-        line = refused("backup", served / (STORE + end), "--store", store_url(served), "--force")
+        line = Shell().refused("backup", served / (STORE + end), "--store", store_url(served), "--force")
         assert "belongs to the store itself" in line
     (tmp_path / "kept.db-wal").write_text("of another file")
-    assert "kept.db-wal is there" in refused("backup", tmp_path / "kept.db", "--store", store_url(served), "--force")
+    assert "kept.db-wal is there" in Shell().refused(
+        "backup", tmp_path / "kept.db", "--store", store_url(served), "--force"
+    )
 
 
 @pytest.mark.parametrize("make", ["nothing", "text", "another program's", "a newer one"])
@@ -131,7 +133,7 @@ def test_what_is_no_store_is_not_backed_up(tmp_path: Path, make: str) -> None:
     """No store, no backup: one line, and no file."""
     file, kept = tmp_path / STORE, tmp_path / "kept.db"
     _make(file, make)
-    line = refused("backup", kept, "--store", store_url(tmp_path))
+    line = Shell().refused("backup", kept, "--store", store_url(tmp_path))
     assert str(file) in line
     assert not kept.exists()
     assert names(tmp_path) <= {STORE}
@@ -150,8 +152,8 @@ def _make(file: Path, what: str) -> None:
 
 def test_a_place_that_is_not_there(served: Path, tmp_path: Path) -> None:
     """A directory that does not exist, and a --store that is no URL, are one line each."""
-    assert "No such file" in refused("backup", tmp_path / "no" / "kept.db", "--store", store_url(served))
-    assert "--store must be" in refused("backup", tmp_path / "kept.db", "--store", "kept.db", code=2)
+    assert "No such file" in Shell().refused("backup", tmp_path / "no" / "kept.db", "--store", store_url(served))
+    assert "--store must be" in Shell().refused("backup", tmp_path / "kept.db", "--store", "kept.db", code=2)
 
 
 def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:
@@ -162,14 +164,14 @@ def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:
         desk = Desk(line)
         first = [desk.write(f"message {n}", f"key-{n}") for n in range(3)]
         cursors = [desk.read()[1]]
-        done("backup", kept, "--store", store_url(data))
+        Shell().json("backup", kept, "--store", store_url(data))
         desk.write("lost")
         cursors += [desk.read()[1], desk.line.get(f"/v1/messages/{desk.bob}", cursor="now").data["cursor"]]
-        assert "another server is serving" in refused("restore", kept, "--store", store_url(data), "--force")
+        assert "another server is serving" in Shell().refused("restore", kept, "--store", store_url(data), "--force")
         server.kill()  # so that its log lies there as well
     assert (data / f"{STORE}-wal").exists()
-    assert "--force" in refused("restore", kept, "--store", store_url(data))
-    told = done("restore", kept, "--store", store_url(data), "--force")
+    assert "--force" in Shell().refused("restore", kept, "--store", store_url(data))
+    told = Shell().json("restore", kept, "--store", store_url(data), "--force")
     with ServerProcess.start(data) as server, line_to(server.url) as desk.line:
         for cursor in cursors:
             assert desk.code(cursor) == (410, "cursor_of_another_history")
@@ -184,7 +186,7 @@ def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:
         for cursor in cursors:
             assert desk.code(cursor) == (410, "cursor_of_another_history")
     aside = Path(told["kept"])
-    done("restore", aside, "--store", store_url(tmp_path / "old"))
+    Shell().json("restore", aside, "--store", store_url(tmp_path / "old"))
     with ServerProcess.start(tmp_path / "old") as server, line_to(server.url) as desk.line:
         assert desk.read()[0] == [*texts, "lost"], "what was kept aside is whole, what lay in its log included"
 
@@ -194,14 +196,14 @@ def test_what_is_no_backup_is_not_restored(served: Path, tmp_path: Path, make: s
     """One line says why, and the store that was there still serves what it had."""
     kept = tmp_path / "kept.db"
     if make == "a damaged one":
-        done("backup", kept, "--store", store_url(served))
+        Shell().json("backup", kept, "--store", store_url(served))
         with kept.open("r+b") as file:
             file.seek(kept.stat().st_size // 2)
             file.write(b"\xff" * 8192)
     else:
         _make(kept, make)
     before = names(served)
-    refused("restore", served / STORE if make == "itself" else kept, "--store", store_url(served), "--force")
+    Shell().refused("restore", served / STORE if make == "itself" else kept, "--store", store_url(served), "--force")
     assert names(served) == before
     with ServerProcess.start(served) as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
@@ -211,7 +213,7 @@ def test_what_is_no_backup_is_not_restored(served: Path, tmp_path: Path, make: s
 def test_a_restore_that_was_broken_off(served: Path, tmp_path: Path, moved: int) -> None:
     """Killed between any two of its moves, no server starts on half of it, and the same command finishes it."""
     kept, aside = tmp_path / "kept.db", served / f"{STORE}.before-then"
-    done("backup", kept, "--store", store_url(served))
+    Shell().json("backup", kept, "--store", store_url(served))
     (served / f".{STORE}.abcdefgh.part").write_text("half of a copy")
     whole = (served / STORE).read_bytes()
     (served / f"{STORE}-wal").write_bytes(b"")
@@ -223,12 +225,12 @@ def test_a_restore_that_was_broken_off(served: Path, tmp_path: Path, moved: int)
             (served / (STORE + end)).rename(served / (aside.name + end))
     with pytest.raises(StartFailed, match=r"a restore of .* was broken off; run it again"):
         ServerProcess.start(served)
-    assert "was broken off" in refused("backup", tmp_path / "other.db", "--store", store_url(served))
-    told = done("restore", kept, "--store", store_url(served))
+    assert "was broken off" in Shell().refused("backup", tmp_path / "other.db", "--store", store_url(served))
+    told = Shell().json("restore", kept, "--store", store_url(served))
     assert told["kept"] == str(aside)
     assert aside.read_bytes() == whole
     assert names(served) == {STORE, f"{STORE}.lock", f"{STORE}.turn", aside.name, f"{aside.name}-wal"}
-    assert done("doctor", "--store", store_url(served))["rows"]["messages"] == 1
+    assert Shell().json("doctor", "--store", store_url(served))["rows"]["messages"] == 1
     with ServerProcess.start(served):
         pass
 
@@ -254,13 +256,13 @@ def test_a_backup_that_is_told_to_end(served: Path, tmp_path: Path) -> None:
 def test_what_root_restores_belongs_to_the_server(served: Path, tmp_path: Path, is_there: bool) -> None:
     """The store and its lock are the user's whose the store was, or else the directory: the server can open them."""
     kept, data = tmp_path / "kept.db", tmp_path / "of-nobody"
-    done("backup", kept, "--store", store_url(served))
+    Shell().json("backup", kept, "--store", store_url(served))
     data.mkdir()
     os.chown(data, NOBODY, NOBODY)
     if is_there:
         shutil.copy(served / STORE, data / STORE)
         os.chown(data / STORE, NOBODY + 1, NOBODY + 1)
-    done("restore", kept, "--store", store_url(data), "--force")
+    Shell().json("restore", kept, "--store", store_url(data), "--force")
     for name in (STORE, f"{STORE}.lock"):
         assert (data / name).stat().st_uid == (NOBODY + 1 if is_there else NOBODY), name
 
@@ -270,7 +272,7 @@ def test_what_people_are_told(served: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.db"
     assert (
         f"{kept}: 0.1 MB, everything up to position 3"
-        in own_process("backup", kept, "--store", store_url(served)).stdout
+        in Shell().apart("backup", kept, "--store", store_url(served)).stdout
     )
-    said = own_process("restore", kept, "--store", store_url(served), "--force").stdout
+    said = Shell().apart("restore", kept, "--store", store_url(served), "--force").stdout
     assert "The store that was there is kept: " in said

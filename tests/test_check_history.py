@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Run, done, refused, tidings
 from tests.pages import ROOT, fences
+from tests.shell import Run, Shell
 from tidings.history.__main__ import main
 
 SHOWN = next(block.text for block in fences(ROOT / "docs" / "testing.md") if block.language == "json")
@@ -23,17 +23,17 @@ def test_the_same_judgement(history: Path, capsys: pytest.CaptureFixture[str]) -
     for text, code in ((SHOWN, 1), ("".join(SHOWN.splitlines(keepends=True)[:1]), 0)):
         history.write_text(text)
         assert main([str(history)]) == code
-        assert tidings("check-history", history) == Run(code, capsys.readouterr().out, "")
+        assert Shell().run("check-history", history) == Run(code, capsys.readouterr().out, "")
 
 
 def test_for_programs(history: Path) -> None:
     """As JSON: what was counted, and each anomaly with its events, which are lines of the file."""
-    run = tidings("check-history", history, "--json")
+    run = Shell().run("check-history", history, "--json")
     assert run.returncode == 1
     assert '"anomalies":[{"kind":"lost"' in run.stdout
     assert '"events":[2,4]' in run.stdout
     history.write_text("".join(SHOWN.splitlines(keepends=True)[:1]))
-    told = done("check-history", history)
+    told = Shell().json("check-history", history)
     assert told["anomalies"] == []
     assert told["counts"]["sends"] == 1
 
@@ -41,5 +41,5 @@ def test_for_programs(history: Path) -> None:
 def test_what_is_no_history(tmp_path: Path) -> None:
     """No file, or no history in it, is one line and exit code 2."""
     (tmp_path / "diary").write_text("Dear diary,\n")
-    refused("check-history", tmp_path / "diary", code=2)
-    refused("check-history", tmp_path / "nothing", code=2)
+    Shell().refused("check-history", tmp_path / "diary", code=2)
+    Shell().refused("check-history", tmp_path / "nothing", code=2)

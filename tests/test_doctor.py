@@ -8,9 +8,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.commands import done, refused, tidings
 from tests.faults.calls import line_to
 from tests.server import ServerProcess, store_url
+from tests.shell import Shell
 from tidings.store.sqlite.file import connect
 
 Plant = Callable[[apsw.Connection], object]
@@ -55,10 +55,10 @@ def data(sound: Path, tmp_path: Path) -> Path:
 
 def found(data: Path, code: int = 1) -> dict[str, int]:
     """The kinds of findings, each with its count; what is told to people must have them all, with what to do."""
-    run = tidings("doctor", "--store", store_url(data), "--json")
+    run = Shell().run("doctor", "--store", store_url(data), "--json")
     assert (run.returncode, run.stderr) == (code, ""), run
     findings = json.loads(run.stdout)["findings"]
-    told = tidings("doctor", "--store", store_url(data))
+    told = Shell().run("doctor", "--store", store_url(data))
     assert (told.returncode, told.stderr) == (code, "")
     for finding in findings:
         assert f"\n{finding['kind']}: {finding['what']} ({finding['count']})\n  {finding['examples'][0]}" in told.stdout
@@ -69,7 +69,7 @@ def found(data: Path, code: int = 1) -> dict[str, int]:
 
 def test_a_sound_store_has_no_findings(sound: Path) -> None:
     """Every kind of row, three starts, a block, a removal, keys of every route: nothing to find."""
-    told = done("doctor", "--store", store_url(sound))
+    told = Shell().json("doctor", "--store", store_url(sound))
     assert told["findings"] == []
     assert all(count > 0 for count in told["rows"].values()), told["rows"]
 
@@ -78,7 +78,7 @@ def test_a_store_that_is_served_is_looked_at(data: Path) -> None:
     """With a server on it, and messages still in its log, the doctor sees them and finds nothing."""
     with ServerProcess.start(data, "--workers", "2") as server, line_to(server.url) as line:
         _live(line.post, line.get, 3)
-        told = done("doctor", "--store", store_url(data))
+        told = Shell().json("doctor", "--store", store_url(data))
         assert told["findings"] == []
         assert told["rows"]["messages"] == 4 * 10
         server.kill()
@@ -197,7 +197,7 @@ def _nothing(file: Path) -> None:
 def test_what_can_not_be_looked_at(data: Path, make: Callable[[Path], None]) -> None:
     """No file, or none of SQLite's, is one line and exit code 2."""
     make(data / "tidings.db")
-    assert str(data / "tidings.db") in refused("doctor", "--store", store_url(data), code=2)
+    assert str(data / "tidings.db") in Shell().refused("doctor", "--store", store_url(data), code=2)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_another_program_s_and_a_newer_file(data: Path, pragma: str, said: str) 
     db = connect(data / "tidings.db")
     db.execute(f"PRAGMA {pragma}").fetchall()
     db.close()
-    run = tidings("doctor", "--store", store_url(data))
+    run = Shell().run("doctor", "--store", store_url(data))
     assert (run.returncode, run.stderr) == (1, "")
     assert said in run.stdout
 
@@ -229,6 +229,6 @@ def test_no_message_is_told(data: Path) -> None:
     for _ in db.execute("DELETE FROM messages WHERE position % 3 = 0; DELETE FROM users"):
         pass
     db.close()
-    run = tidings("doctor", "--store", store_url(data))
+    run = Shell().run("doctor", "--store", store_url(data))
     assert run.returncode == 1
     assert "SECRET" not in run.stdout + run.stderr

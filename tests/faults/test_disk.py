@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import done, refused
 from tests.faults.calls import line_to
 from tests.faults.crowd import Crowd
 from tests.faults.mortal import Mortal
 from tests.faults.recorder import Recorder
 from tests.faults.refusal import ServedAfterAll, refusal
 from tests.server import ServerProcess, store_url, until
+from tests.shell import Shell
 from tidings.history import Reading, Sending
 
 
@@ -116,10 +116,10 @@ def test_a_backup_that_finds_no_room(disk: Path, tmp_path: Path) -> None:
             assert line.post("/v1/messages/send?type=private", body).status == 200
         kept = disk / "kept.db"
         fill(disk, leaving=1 << 20)
-        assert "the disk is full" in refused("backup", kept, "--store", store_url(tmp_path))
+        assert "the disk is full" in Shell().refused("backup", kept, "--store", store_url(tmp_path))
         assert [path.name for path in disk.iterdir()] == ["filler"]
         free(disk)
-        assert done("backup", kept, "--store", store_url(tmp_path))["bytes"] > 1 << 20
+        assert Shell().json("backup", kept, "--store", store_url(tmp_path))["bytes"] > 1 << 20
 
 
 def test_a_read_only_disk_is_refused(disk: Path) -> None:
