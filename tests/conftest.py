@@ -1,6 +1,7 @@
 """What all tests share: real servers, and a client on one of them."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import httpx
@@ -12,6 +13,11 @@ from tests.server import ServerProcess
 # How long an example takes is the machine's affair: no test fails by the clock.
 settings.register_profile("tidings", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tidings")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start: a shell ignores it for what it runs in the background, tests too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
