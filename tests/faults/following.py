@@ -1,0 +1,144 @@
+"""Those who follow: a `tidings.Client` that reads for each of the crowd, recorded as reads by cursor."""
+
+import asyncio
+import random
+import threading
+import time
+import traceback
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from tests.faults.crowd import Crowd
+from tests.faults.recorder import Recorder
+from tests.server import until
+from tidings import Client, Retries, TidingsError
+from tidings.history import Reading
+from tidings.model import Message
+
+LIMITS = (1, 3, 20, 100)
+END = "the end"  # the last word to each user: nothing is sent to them after it
+ENDS = 2  # the second is asked for after the first was given: so after all that was acknowledged before
+
+
+class Follower:
+    """Follows one user for ever; with probability `dies` at a message, its program dies, and goes on where it was.
+
+    What counts as given is what was handled before a cursor was saved: whoever keeps both together gets each once.
+    """
+
+    def __init__(self, recorder: Recorder, name: str, user: str, seed: int, *, sent: bool, dies: float) -> None:
+        self.name = name
+        self.user = user
+        self.given = 0
+        self.ends = 0
+        self.deaths = 0
+        self.outlasted = 0
+        self._recorder = recorder
+        self._rng = random.Random(f"{seed} {name}")
+        self._sent = sent
+        self._dies = dies
+        self._cursor = ""
+        self._asked = 0
+        self._handled: list[Message] = []
+
+    async def run(self, tidings: Client) -> None:
+        """Follow until cancelled; whatever it raises is noted as wrong."""
+        try:
+            while True:
+                await self._live(tidings)
+        except Exception:
+            self._recorder.wrong.append(f"{self.name}: {traceback.format_exc()}")
+
+    async def _live(self, tidings: Client) -> None:
+        self._handled.clear()
+        self._asked = time.monotonic_ns()
+        following = tidings.follow(
+            self.user,
+            self._cursor,
+            save=self._save,
+            tell=self._outlast,
+            with_sent=self._sent,
+            wait_s=self._rng.choice((0.3, 5.0)),
+            limit=self._rng.choice(LIMITS),
+        )
+        async for message in following:
+            self._handled.append(message)
+            if self._rng.random() < self._dies:
+                self.deaths += 1
+                return
+
+    def _outlast(self, _: TidingsError) -> None:
+        self.outlasted += 1
+
+    def _save(self, cursor: str) -> None:
+        ends = sum(message.message.startswith(END) for message in self._handled)
+        now = time.monotonic_ns()
+        event = Reading(
+            invoked=self._asked,
+            answered=now,
+            reader=self.user,
+            chain=self.name,
+            cursor=self._cursor,
+            sent=self._sent,
+            messages=list(self._handled),
+            given=cursor,
+            more=not ends,
+        )
+        self._recorder.events.append(event)
+        self.given += len(self._handled)
+        self.ends += ends
+        self._handled.clear()
+        self._cursor, self._asked = cursor, now
+
+
+class Followers:
+    """Two for each of the crowd, in a loop of a thread of their own: one goes on, one dies now and then."""
+
+    def __init__(self, crowd: Crowd, seed: int) -> None:
+        self._crowd = crowd
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="followers", daemon=True)
+        self.everyone = [
+            Follower(crowd.recorder, f"{name} follows{' and dies' if dies else ''}", user, seed, sent=sent, dies=dies)
+            for name, user in crowd.users.items()
+            for sent, dies in ((False, 0.0), (True, 0.02))
+        ]
+
+    def __enter__(self) -> "Followers":
+        self._thread.start()
+        self._soon(self._run())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._soon(self._stop()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def finish(self) -> None:
+        """The crowd has ended: tell everyone, and wait until they were given that."""
+        recorder, line = self._crowd.recorder, self._crowd.line
+        for number in range(1, ENDS + 1):
+            for user in self._crowd.users.values():
+                assert recorder.send(line, user, user, f"{END} {number}", True, "").outcome == "ok"
+            until(partial(self._was_given, number), what="somebody was not given the end")
+
+    def _was_given(self, number: int) -> bool:
+        return bool(self._crowd.recorder.wrong) or all(follower.ends == number for follower in self.everyone)
+
+    async def _run(self) -> None:
+        self._task = asyncio.current_task()
+        once = Retries(attempts_max=1)  # so that following itself is what outlasts the faults
+        async with Client(self._crowd.target.url, retries=once) as tidings:
+            await asyncio.gather(*(follower.run(tidings) for follower in self.everyone))
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> "Future[None]":
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
