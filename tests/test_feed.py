@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.backends import Place, Wires, gather_group, private, sign_up, to_group
+from tests.nodes import interpose
 from tidings.feed import Feed
 from tidings.model import Altered, Batch, Change, Posted, Written
 from tidings.store import Store
@@ -200,6 +201,22 @@ async def test_a_node_that_looks_seldom_is_told_by_the_other(place: Place, wires
         written = await writer.send(both.ann, both.bob)
         await reader.told.until_position(written.batch.last)
         assert reader.told.changes[-1] == written.batch.changes[-1]
+
+
+async def test_a_wake_during_a_reading_is_not_lost(place: Place, wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Woken while it reads the news, when the commit came too late for that reading: it is told of it all the same."""
+    both = await pair(place, wires, NEVER_S)
+    later: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def send_once_more() -> None:
+        later.set_result((await both.first.send(both.ann, both.bob)).batch.last)
+        for _ in range(10):  # passes of the loop, in which the wake is taken
+            await asyncio.sleep(0)
+
+    interpose(monkeypatch, both.second.store, "changes", send_once_more)
+    await both.first.send(both.ann, both.bob)
+    await both.second.told.until_position(await later)
+    assert both.second.told.changes == both.first.told.changes
 
 
 async def test_a_commit_applied_before_it_is_published_wakes_the_others(place: Place, wires: Wires) -> None:

@@ -68,8 +68,8 @@ class LocalFeed:
         self._announced = 0
         self._catching_up: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looked: asyncio.Task[None] | None = None  # follows what a look has seen
         self._is_put_off = False  # woken while own writes were under way
         self._others: list[str] = []
         self._look_around_at = 0.0
@@ -89,7 +89,7 @@ class LocalFeed:
         self._log.follow(self._take)
         if self._wake_dir is not None:
             self._open_socket(self._wake_dir)
-        self._watcher = asyncio.create_task(self._watch(), name="tidings-feed")
+        self._look_on()
 
     async def publish(self, batch: Batch) -> None:
         if not self.tell(batch):  # another process committed in between: its commits come first
@@ -107,7 +107,7 @@ class LocalFeed:
         if self._is_put_off:
             self._is_put_off = False
             if not self.is_fresh():
-                self._woken.set()
+                self._look()
         return True
 
     def is_fresh(self) -> bool:
@@ -125,10 +125,11 @@ class LocalFeed:
         await asyncio.shield(self._catching_up)
 
     async def close(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._looked is not None:
+            self._looked.cancel()
+            await asyncio.gather(self._looked, return_exceptions=True)
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             with contextlib.suppress(OSError):
@@ -182,7 +183,7 @@ class LocalFeed:
         if self._log.waiting:  # our next commit brings the news of others before it: a reading of its own can wait
             self._is_put_off = True
         else:
-            self._woken.set()
+            self._look()
 
     def _wake_others(self) -> None:
         """A full or dead socket is passed over: its owner looks by itself."""
@@ -200,11 +201,25 @@ class LocalFeed:
             with contextlib.suppress(OSError):
                 self._socket.sendto(b"!", other)
 
-    async def _watch(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._look_s)
-            self._woken.clear()
-            with contextlib.suppress(TidingsError):  # the store is away: the next look tries again
-                if self._log.look() > self._position:
-                    await self.catch_up()
+    def _look_on(self) -> None:
+        """Look, now and every `look_s`: a callback, since a task that wakes so often is half of what idling costs."""
+        self._timer = asyncio.get_running_loop().call_later(self._look_s, self._look_on)
+        self._look()
+
+    def _look(self) -> None:
+        """Follow if the file is ahead of us."""
+        if self._looked is not None and not self._looked.done():
+            return  # there is another look behind it
+        with contextlib.suppress(TidingsError):  # the store is away: the next look tries again
+            if self._log.look() > self._position:
+                self._looked = asyncio.create_task(self.catch_up(), name="tidings-feed")
+                self._looked.add_done_callback(self._look_again)
+
+    def _look_again(self, looked: "asyncio.Task[None]") -> None:
+        if looked.cancelled():
+            return
+        error = looked.exception()
+        if error is None:
+            self._look()
+        elif not isinstance(error, TidingsError):
+            log.error("the news could not be read", exc_info=error)
