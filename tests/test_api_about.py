@@ -74,6 +74,19 @@ def test_a_poll_without_news_is_hot_and_asks_nothing_of_the_store(api: Api) -> N
     assert more("tidings_requests_total", route="/v1/messages/{userId}", status="200") == 100
 
 
+def test_a_poll_is_counted_once(api: Api) -> None:
+    """The first poll of a user, of whom nothing is in memory, is one poll, and cold for want of the user."""
+    ann = api.user("ann")
+    before = api.get("/metrics").text
+    api.poll(ann)
+    after = api.get("/metrics").text
+
+    def more(**labels: str) -> float:
+        return value(after, "tidings_polls_total", **labels) - value(before, "tidings_polls_total", **labels)
+
+    assert more() == more(kind="cold", why="user") == 1
+
+
 def test_everything_promised_is_measured(api: Api) -> None:
     """Every name is there once something happened."""
     ann = api.user("ann")

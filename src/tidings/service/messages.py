@@ -138,15 +138,15 @@ class Messages:
             yield await self._now(question)
             return
         reading = await self._begin(question)
-        more = True
+        page, more = await self._next(reading, question.limit), True
         while more:
-            page = await self._next(reading, question.limit)
             more = page.more
             is_last = question.timestamp is None and not more
             yield Answer(page.messages, reading.cursor(more) if is_last else None, more, page.expired)
             if more:
                 await node.freshen()
                 reading.follow(await node.directory.entry(question.user_id))
+                page = await reading.next(question.limit)
 
     async def _answer(self, question: Question) -> Answer:
         if question.cursor == NOW:
@@ -157,6 +157,7 @@ class Messages:
         return Answer(page.messages, cursor, page.more, page.expired)
 
     async def _next(self, reading: Reading, limit: int) -> Page:
+        """The first page, by which the poll is counted."""
         page = await reading.next(limit)
         if page.why_cold:
             self._count_cold(page.why_cold)
@@ -169,15 +170,17 @@ class Messages:
         node, user_id = self._node, question.user_id
         await node.freshen()
         until = node.tail.position
-        if node.directory.find(user_id) is None:
-            self._count_cold("user")
+        was_held = node.directory.find(user_id) is not None
         entry = await node.directory.entry(user_id)
         if question.cursor is not None:
             hint = cursors.read(user_id, question.cursor.encode())
-            return await read_vector(node, hint, entry, question.with_sent, until)
-        mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
-        starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
-        return Reading(node, entry, starts, until, with_sent=question.with_sent, is_by_time=True)
+            reading = await read_vector(node, hint, entry, question.with_sent, until)
+        else:
+            mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
+            starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
+            reading = Reading(node, entry, starts, until, with_sent=question.with_sent, is_by_time=True)
+        reading.why_cold = "" if was_held else "user"
+        return reading
 
     async def _now(self, question: Question) -> Answer:
         """A cursor after everything there is; it has no hint, since the heads may be newer than what was applied."""

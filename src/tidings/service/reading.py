@@ -42,6 +42,7 @@ class Reading:
         self.until = until
         self._is_by_time = is_by_time  # whoever reads it may go on by the timestamp of its last message
         self._fit = node.settings.page_max  # messages that a page has room for, as far as is known
+        self.why_cold = ""  # what had to be asked for before the first page
         self.is_whole = True  # every mailbox of the entry is spoken for
 
     def keep_sent(self, seq: int | None) -> None:
@@ -63,15 +64,15 @@ class Reading:
         """
         limit = min(limit, self._fit * 2)  # no more is read than the last page had room for, twice
         directory = self._node.directory
-        why_cold = "head" if any(directory.find_head(mailbox) is None for mailbox in self._starts) else ""
+        is_known = all(directory.find_head(mailbox) is not None for mailbox in self._starts)
         heads = await directory.heads(list(self._starts))
         wanted = limit + 1 + (len(self._starts) if self._is_by_time else 0)
         news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
         expired = [mailbox for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])]
         hot, cold = self._hot(news, wanted)
         if cold:
-            why_cold = "messages"
             hot.append(await self._node.store.read(cold, wanted, self.until))
+        why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
         end = self._end(merged, limit)
         self._fit = end if end < len(merged) else self._fit
