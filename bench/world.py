@@ -18,6 +18,7 @@ from tidings.model import Message
 
 WRITERS = 64
 PAGE = 1_000  # read back so many at a time
+CALLS = 16  # under way at a time, to set up and to read back: enough that sends share commits
 ACCEPTED = '"messageId":"message-'
 FLUSH_S = 1.2  # workers leave their counts for each other's /metrics once a second
 SETTLED_S = 10.0
@@ -26,17 +27,20 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.e+-]+|\+Inf)$", re.MULTILINE)
 
 
 class Mail(msgspec.Struct):
-    """An answer to a poll."""
+    """Whether an answer to a poll has messages."""
 
     messages: list[msgspec.Raw] | None
-    cursor: str = ""
 
 
 class Wire:
-    """Asks one server for its very bytes, which the load is to expect; it connects anew for each call."""
+    """Asks one server for its very bytes, which the load is to expect, and for /metrics, which no client has.
+
+    It connects anew for each call.
+    """
 
     def __init__(self, port: int, workers: int = 1) -> None:
         self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         self.workers = workers
 
     def get(self, path: str) -> bytes:
@@ -95,12 +99,9 @@ class Gained:
 
 def by_cursor(client: Wire, readers: Sequence[str]) -> list[Request]:
     """Each reader's poll by the cursor of one who has read all, with the exact answer. Raises Failed."""
-    requests = []
-    for reader in readers:
-        cursor = _mail(client, f"/v1/messages/{reader}?cursor=now").cursor
-        cursor = _mail(client, f"/v1/messages/{reader}?cursor={cursor}").cursor  # that one has a hint
-        requests.append(without_news(client, f"/v1/messages/{reader}?cursor={cursor}"))
-    return requests
+    cursors = asyncio.run(_cursors(client.url, readers))
+    pairs = zip(readers, cursors, strict=True)
+    return [without_news(client, f"/v1/messages/{reader}?cursor={cursor}") for reader, cursor in pairs]
 
 
 def by_timestamp(client: Wire, readers: Sequence[str], timestamp: int) -> list[Request]:
@@ -116,8 +117,24 @@ def without_news(client: Wire, path: str) -> Request:
     return Request(get(path), answer.decode())
 
 
-def _mail(client: Wire, path: str) -> Mail:
-    return msgspec.json.decode(client.get(path), type=Mail)
+def poll_once(url: str, readers: Sequence[str]) -> None:
+    """Each reader asks for what is later than now."""
+    asyncio.run(_poll_once(url, readers, time.time_ns() // 1_000_000))
+
+
+async def _poll_once(url: str, readers: Sequence[str], now_ms: int) -> None:
+    async with tidings.Client(url, connections_max=CALLS) as client:
+        await asyncio.gather(*(client.read(reader, timestamp=now_ms) for reader in readers))
+
+
+async def _cursors(url: str, readers: Sequence[str]) -> list[str | None]:
+    async with tidings.Client(url, connections_max=CALLS) as client:
+        return await asyncio.gather(*(_cursor(client, reader) for reader in readers))
+
+
+async def _cursor(client: tidings.Client, reader: str) -> str | None:
+    page = await client.read(reader, cursor="now")
+    return (await client.read(reader, cursor=page.cursor)).cursor  # that one has a hint
 
 
 class Writers:
@@ -141,25 +158,27 @@ class Writers:
         return stored
 
     async def _make(self) -> tuple[list[tuple[str, str]], Message]:
-        async with tidings.Client(self._url) as client:
+        async with tidings.Client(self._url, connections_max=CALLS) as client:
             names = [f"{kind} {n}" for n in range(WRITERS) for kind in ("writer", "receiver")]
-            ids = [(await client.create_user(name)).user_id for name in names]
+            ids = [user.user_id for user in await asyncio.gather(*map(client.create_user, names))]
             pairs = list(zip(ids[::2], ids[1::2], strict=True))
             return pairs, await client.send(*pairs[0], TEXT)
 
     async def _count(self) -> int:
-        stored = 0
-        async with tidings.Client(self._url) as client:
-            for _, receiver in self._pairs:
-                page = await client.read(receiver, limit=PAGE)
-                seqs = [message.seq for message in page.messages]
-                while page.more:
-                    page = await client.read(receiver, cursor=page.cursor, limit=PAGE)
-                    seqs += [message.seq for message in page.messages]
-                if seqs != list(range(1, len(seqs) + 1)):
-                    raise Failed("a mailbox has a hole")
-                stored += len(seqs)
-        return stored
+        async with tidings.Client(self._url, connections_max=CALLS) as client:
+            return sum(await asyncio.gather(*(_length(client, receiver) for _, receiver in self._pairs)))
+
+
+async def _length(client: tidings.Client, receiver: str) -> int:
+    """How many messages a mailbox has. Raises Failed if it has a hole."""
+    page = await client.read(receiver, limit=PAGE)
+    seqs = [message.seq for message in page.messages]
+    while page.more:
+        page = await client.read(receiver, cursor=page.cursor, limit=PAGE)
+        seqs += [message.seq for message in page.messages]
+    if seqs != list(range(1, len(seqs) + 1)):
+        raise Failed("a mailbox has a hole")
+    return len(seqs)
 
 
 def get(path: str) -> str:

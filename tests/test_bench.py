@@ -12,7 +12,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from rich.console import Console
 
@@ -26,7 +25,9 @@ from bench.scenes.memory import longest_pause
 from bench.seed import Story, group_id, tell, user_id
 from bench.world import Gained, Wire, without_news
 from tests.pages import ROOT, rows
+from tests.scene import scene
 from tests.server import ServerProcess
+from tidings import Client
 
 MACHINE = dict.fromkeys(("cpu", "cores", "memory_gb", "system", "python", "sqlite", "date", "commit"), "?")
 
@@ -226,38 +227,39 @@ def test_a_wrong_answer_ends_a_round(answers: tuple[bytes, ...], complaint: str)
     assert measured.answers == measured.measured == 3
 
 
-def test_a_seeded_store_is_one_that_the_server_serves(tmp_path: Path) -> None:
+@scene
+async def test_a_seeded_store_is_one_that_the_server_serves(tmp_path: Path) -> None:
     """What is written into a store's file is read over HTTP: seqs, groups, copies; and writing goes on behind it."""
     tell(tmp_path / "tidings.db", Story(users=4, groups=3, groups_each=1, joiners=1, messages=70))
-    with ServerProcess.start(tmp_path) as server, httpx.Client(base_url=server.url) as client:
-        mail = client.get(f"/v1/messages/{user_id(3)}").json()["messages"]
-        seqs: dict[str, list[int]] = {}
-        for message in mail:
-            seqs.setdefault(message["recipientId"], []).append(message["seq"])
-        assert seqs.keys() == {user_id(3), *map(group_id, range(3))}
-        assert all(numbers == list(range(1, 11)) for numbers in seqs.values())
-        copies = client.get(f"/v1/messages/{user_id(1)}?sent=include").json()["messages"]
-        assert [m["seq"] for m in copies if m.get("sent")] == list(range(1, 11))
-        body = {"senderId": user_id(3), "groupId": group_id(0), "message": "next"}
-        sent = client.post("/v1/messages/send?type=group", json=body)
-        assert (sent.status_code, sent.json()["seq"]) == (200, 11)
-        assert client.get(f"/v1/groups/{group_id(0)}/members?userId={user_id(3)}").status_code == 200
+    with ServerProcess.start(tmp_path) as server:
+        async with Client(server.url) as tidings:
+            seqs: dict[str, list[int]] = {}
+            for message in (await tidings.read(user_id(3))).messages:
+                seqs.setdefault(message.recipient_id, []).append(message.seq)
+            assert seqs.keys() == {user_id(3), *map(group_id, range(3))}
+            assert all(numbers == list(range(1, 11)) for numbers in seqs.values())
+            copies = (await tidings.read(user_id(1), with_sent=True)).messages
+            assert [message.seq for message in copies if message.sent] == list(range(1, 11))
+            assert (await tidings.send_to_group(user_id(3), group_id(0), "next")).seq == 11
+            members = {member.user_id async for member in tidings.members(group_id(0), user_id(3))}
+            assert members == {user_id(0), user_id(3)}
 
 
-def test_what_the_server_counted_is_held_against_what_was_asked(server: ServerProcess) -> None:
+@scene
+async def test_what_the_server_counted_is_held_against_what_was_asked(server: ServerProcess) -> None:
     """A poll with news is no hot poll to measure with, and polls that were not counted are noticed."""
-    client = Wire(int(server.url.rpartition(":")[2]))
-    ann = httpx.post(f"{server.url}/v1/users/create", json={"username": "ann"}).json()["userId"]
-    client.get(f"/v1/messages/{ann}?timestamp=5")
-    gained = Gained(client)
-    client.get(f"/v1/messages/{ann}?timestamp=5")
-    assert gained.after(1)["hot"] == 1
-    with pytest.raises(Failed, match="0 polls were answered, but 1 counted"):
-        gained.after(0)
-    news = {"senderId": ann, "receiverId": ann, "message": "news"}
-    httpx.post(f"{server.url}/v1/messages/send?type=private", json=news).raise_for_status()
+    wire = Wire(int(server.url.rpartition(":")[2]))
+    async with Client(server.url) as tidings:
+        ann = (await tidings.create_user("ann")).user_id
+        wire.get(f"/v1/messages/{ann}?timestamp=5")
+        gained = Gained(wire)
+        wire.get(f"/v1/messages/{ann}?timestamp=5")
+        assert gained.after(1)["hot"] == 1
+        with pytest.raises(Failed, match="0 polls were answered, but 1 counted"):
+            gained.after(0)
+        await tidings.send(ann, ann, "news")
     with pytest.raises(Failed, match="no news"):
-        without_news(client, f"/v1/messages/{ann}?timestamp=5")
+        without_news(wire, f"/v1/messages/{ann}?timestamp=5")
 
 
 def test_every_scene_is_explained() -> None:

@@ -1,16 +1,18 @@
 """`tidings doctor` finds each fault that is planted in a real store, and nothing in a sound one."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+import httpx
 import pytest
 
-from tests.faults.calls import line_to
 from tests.server import ServerProcess, store_url
 from tests.shell import Shell
+from tidings import Client
 from tidings.store.sqlite.file import connect
 
 Plant = Callable[[apsw.Connection], object]
@@ -20,30 +22,27 @@ Plant = Callable[[apsw.Connection], object]
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a store that a real server has written, in three starts: of every kind of row."""
     data = tmp_path_factory.mktemp("sound")
-    for start in range(3):
-        with ServerProcess.start(data) as server, line_to(server.url) as line:
-            _live(line.post, line.get, start)
+    for _ in range(3):
+        with ServerProcess.start(data) as server:
+            asyncio.run(_live(server.url))
     return data
 
 
-def _live(post: Callable[..., object], get: Callable[..., object], start: int) -> None:
-    def made(path: str, body: dict[str, str], key: str = "") -> dict[str, str]:
-        answer = post(path, body, key)
-        assert answer.status == 200, answer  # type: ignore[attr-defined]
-        return dict(answer.data)  # type: ignore[attr-defined]
-
-    users = [made("/v1/users/create", {"username": n}, f"{n}-{start}")["userId"] for n in ("ann", "bob", "carol")]
-    ann, bob, carol = users
-    group = made("/v1/groups/create", {"groupName": "hikers"}, f"g-{start}")["groupId"]
-    for user in users:
-        made(f"/v1/groups/{group}?op=add", {"userId": user}, f"add-{user}")
-    for n in range(4):
-        made("/v1/messages/send?type=private", {"senderId": ann, "receiverId": bob, "message": f"{n}"}, f"p{n}")
-        made("/v1/messages/send?type=group", {"senderId": bob, "groupId": group, "message": f"{n}"}, f"g{n}")
-    for _ in range(2):
-        made("/v1/messages/send?type=private", {"senderId": ann, "receiverId": ann, "message": "to myself"})
-    made(f"/v1/users/{ann}?op=block", {"blockedUserId": carol})
-    made(f"/v1/groups/{group}?op=remove", {"userId": carol})
+async def _live(url: str) -> None:
+    async with Client(url) as tidings:
+        ann, bob, carol = [(await tidings.create_user(name)).user_id for name in ("ann", "bob", "carol")]
+        hikers = (await tidings.create_group("hikers")).group_id
+        for user in (ann, bob, carol):
+            await tidings.add_member(hikers, user)
+        for n in range(4):
+            await tidings.send(ann, bob, f"{n}")
+            await tidings.send_to_group(bob, hikers, f"{n}")
+        await tidings.block(ann, carol)
+        await tidings.remove_member(hikers, carol)
+    to_herself = {"senderId": ann, "receiverId": ann, "message": "to myself"}
+    async with httpx.AsyncClient(base_url=url) as keyless:  # which tidings.Client never is
+        for _ in range(2):
+            (await keyless.post("/v1/messages/send?type=private", json=to_herself)).raise_for_status()
 
 
 @pytest.fixture
@@ -76,8 +75,8 @@ def test_a_sound_store_has_no_findings(sound: Path) -> None:
 
 def test_a_store_that_is_served_is_looked_at(data: Path) -> None:
     """With a server on it, and messages still in its log, the doctor sees them and finds nothing."""
-    with ServerProcess.start(data, "--workers", "2") as server, line_to(server.url) as line:
-        _live(line.post, line.get, 3)
+    with ServerProcess.start(data, "--workers", "2") as server:
+        asyncio.run(_live(server.url))
         told = Shell().json("doctor", "--store", store_url(data))
         assert told["findings"] == []
         assert told["rows"]["messages"] == 4 * 10

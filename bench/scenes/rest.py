@@ -7,7 +7,7 @@ from statistics import median
 from bench.findings import Finding
 from bench.scenes.polls import READERS, SMALL, large
 from bench.stage import Stage
-from bench.world import Wire
+from bench.world import Wire, poll_once
 
 READY_BUDGET_S = 1.0
 IDLE_BUDGET = 0.5  # percent of a core
@@ -46,9 +46,7 @@ def idle(stage: Stage) -> list[Finding]:
             for workers, told in ((1, story), (2, SMALL))
         ]
         for server in servers:
-            client = Wire(server.port)
-            for reader in READERS:
-                client.get(f"/v1/messages/{reader}?timestamp={time.time_ns() // 1_000_000}")
+            poll_once(server.url, READERS)
         time.sleep(1.0)  # what came of that is over
         stage.talk.expect(1)
         began, before = time.perf_counter(), [server.cpu_s for server in servers]

@@ -1,5 +1,6 @@
 """Files that are no store of ours, or a damaged one: refused in one line at the start; met later, said."""
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from tests.faults.calls import line_to
 from tests.faults.refusal import ServedAfterAll, refusal
 from tests.server import ServerProcess
+from tidings import Client
 
 PAGE = 4096
 
@@ -48,15 +50,19 @@ def test_a_foreign_file_is_refused(tmp_path: Path, make: Callable[[Path], None],
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A data directory with a store of 3,000 messages to bob, well ended; its users are in `names`."""
-    with ServerProcess.start(tmp_path) as server, line_to(server.url) as line:
-        ids = [line.post("/v1/users/create", {"username": name}).data["userId"] for name in ("ann", "bob", "carol")]
-        for n in range(300):
-            body = {"senderId": ids[0], "receiverId": ids[1], "message": f"{n} " + "x" * 8000}
-            assert line.post("/v1/messages/send?type=private", body).status == 200
-    (tmp_path / "names").write_text(" ".join(ids))
+    """A data directory with a store of 300 messages to bob, well ended; its users are in `names`."""
+    with ServerProcess.start(tmp_path) as server:
+        (tmp_path / "names").write_text(" ".join(asyncio.run(_fill(server.url))))
     assert not (tmp_path / "tidings.db-wal").exists(), "a server that ended well leaves one file"
     return tmp_path
+
+
+async def _fill(url: str) -> list[str]:
+    async with Client(url) as tidings:
+        ids = [(await tidings.create_user(name)).user_id for name in ("ann", "bob", "carol")]
+        for n in range(300):
+            await tidings.send(ids[0], ids[1], f"{n} " + "x" * 8000)
+    return ids
 
 
 def test_a_newer_schema_is_refused(store: Path) -> None:
