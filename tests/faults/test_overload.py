@@ -6,7 +6,7 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -122,19 +122,18 @@ def test_all_readers_are_cold_at_once(
         assert outcomes.answers[503, code]
         until(lambda: api.get(f"/v1/messages/{ann}", limit=1000).status_code == 200)
         assert len(api.texts(ann)) == 300
-        assert " ERROR " not in server.errors  # slow calls are noted, and were meant to be slow
+        assert "Traceback" not in server.errors  # that calls are slow and reads given up is told, and was meant to be
 
 
 @pytest.mark.slow
 def test_more_connections_than_descriptors(tmp_path: Path) -> None:
     """A server out of descriptors serves those whom it has, and all others once there is room again."""
     with ServerProcess.start(tmp_path, prefix=("prlimit", "--nofile=80:80")) as server:
-        with another_caller(server.url) as statuses:
-            held = [connected(server.url) for _ in range(200)]
+        with another_caller(server.url) as statuses, ExitStack() as held:
+            for _ in range(200):
+                held.enter_context(connected(server.url))
             before = len(statuses)
             until(lambda: len(statuses) > before + 100)
-            for connection in held:
-                connection.close()
         with Api(server.url) as api:
             assert api.get("/readyz").status_code == 200
 
@@ -147,13 +146,12 @@ def test_readers_who_do_not_read(tmp_path: Path) -> None:
         for _ in range(600):
             api.private(ann, ann, "x" * 16_000)
         before = resident_mb([server.pid])
-        with another_caller(server.url):
-            held = [_stalled(server.url, ann) for _ in range(50)]
+        with another_caller(server.url), ExitStack() as held:
+            for _ in range(50):
+                held.enter_context(_stalled(server.url, ann))
             until(lambda: sockets(server.pid) > 50)
             until(lambda: sockets(server.pid) < 50, 60, "stalled readers are still held")
-        assert resident_mb([server.pid]) - before < 100
-        for connection in held:
-            connection.close()
+            assert resident_mb([server.pid]) - before < 100
 
 
 def _stalled(url: str, user: str) -> socket.socket:

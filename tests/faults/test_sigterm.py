@@ -35,8 +35,10 @@ def test_sigterm_under_load(tmp_path: Path, seed: int, say: Callable[[str], None
         for _ in range(ROUNDS):
             crowd.go_on(rng.randint(100, 800))
             with crowd.down("end"):
-                end_under_load(server, total)
+                ann, acknowledged = end_under_load(server, total)
                 server.restart()
+                with Api(server.url) as api:
+                    assert len(api.texts(ann)) >= acknowledged > SENDERS
         crowd.finish()
     say(f"{total.answers}, closed between answers: {total.closed}")
     counts = crowd.judged(tmp_path, f"SIGTERM, {workers} workers", server.errors, say)
@@ -47,8 +49,8 @@ def test_sigterm_under_load(tmp_path: Path, seed: int, say: Callable[[str], None
     assert total.answers[200, ""] > ROUNDS * SENDERS
 
 
-def end_under_load(server: Mortal, total: Outcomes) -> None:
-    """Senders in full swing and long-polls held: SIGTERM, and each acknowledged send must be read after the restart."""
+def end_under_load(server: Mortal, total: Outcomes) -> tuple[str, int]:
+    """Senders in full swing and long-polls held: SIGTERM. Gives to whom they sent, and how often they were told 200."""
     with Api(server.url) as api:
         ann = api.user("ann")
         waits = [Wire(server.url) for _ in range(WAITERS)]
@@ -71,6 +73,7 @@ def end_under_load(server: Mortal, total: Outcomes) -> None:
     assert server.process.wait() == 0, server.process.errors
     assert time.monotonic() - began < GRACE_S, "the grace time was not needed: nothing was in the way"
     sending.join()
+    return ann, total.answers[200, ""] - before
 
 
 async def _senders(url: str, fields: dict[str, str], total: Outcomes) -> None:
