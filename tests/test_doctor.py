@@ -213,11 +213,15 @@ def test_another_program_s_and_a_newer_file(data: Path, pragma: str, said: str) 
 
 
 def test_damaged_pages_are_found(data: Path) -> None:
-    """Every page but the first two is overwritten: damage is found, and no stack trace is shown."""
-    file = data / "tidings.db"
-    with file.open("r+b") as opened:
-        opened.seek(8192)
-        opened.write(b"\xa5" * (file.stat().st_size - 8192))
+    """The pages where the messages and their indexes begin are overwritten: damage is found, without a stack trace."""
+    db = connect(data / "tidings.db")
+    pages = [page for (page,) in db.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'messages'")]
+    size = db.execute("PRAGMA page_size").get
+    db.close()
+    with (data / "tidings.db").open("r+b") as opened:
+        for page in pages:
+            opened.seek((page - 1) * size)
+            opened.write(b"\xa5" * size)
     assert found(data)["damage"] >= 1
 
 

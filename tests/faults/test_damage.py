@@ -6,8 +6,6 @@ from pathlib import Path
 from tests.faults.calls import line_to
 from tests.server import ServerProcess
 
-PAGE = 4096
-
 
 def test_damaged_under_a_running_server(tmp_path: Path) -> None:
     """Every page of the file is overwritten: sends get 503 store_corrupt, polls without news come from memory."""

@@ -1,5 +1,6 @@
 """`tidings backup`, `restore`, `doctor` and `check-history`: looking after a store, with or without a server on it."""
 
+import math
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tidings.errors import StartError, UpkeepError
 if TYPE_CHECKING:
     from tidings.store.upkeep import Examination, Progress, Step
 
-_LONG_PAGES = 8_192  # 32 MB, which takes a moment; less is done before a bar is drawn
+_LONG_PAGES = 16_384  # 32 MB, which takes a moment; less is done before a bar is drawn
 
 Store = Annotated[
     str,
@@ -186,4 +187,4 @@ def _diagnosis(found: "Examination") -> str:
 
 
 def _mb(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+    return f"{math.ceil(count / 1e5) / 10:,.1f} MB"

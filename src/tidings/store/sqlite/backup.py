@@ -15,7 +15,7 @@ from tidings.errors import UpkeepError
 from tidings.store.sqlite.file import APPLICATION_ID, BUSY_MS, SCHEMA_VERSION, restoring
 from tidings.store.upkeep import BackedUp, Progress
 
-_STEP_PAGES = 1_024  # 4 MB between two words of progress
+_STEP_PAGES = 2_048  # 4 MB between two words of progress
 PART = ".part"  # the end of the name of what is not whole yet
 _BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a file
 
