@@ -187,7 +187,11 @@ def two_workers(stage: Stage) -> list[Finding]:
         ]
         polls, checks = counts["tidings_polls_total"], counts["tidings_freshness_checks_total"]
         looks = Finding(
-            "workers", "freshness checks, two workers", checks / polls, "a poll", beside="PRAGMA data_version"
+            "workers",
+            "freshness checks, two workers",
+            checks / polls,
+            "a poll",
+            beside="looks at the last commit, in shared memory",
         )
         calls = _no_store_calls("workers", "hot polls of two workers", counts)
         return [*found, calls, looks, *spread(two, both[0].requests, EVEN_BUDGET)]

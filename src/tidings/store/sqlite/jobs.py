@@ -55,7 +55,7 @@ class Jobs:
         self._is_closing = False
         self._is_open = True  # until the thread met the end of the queue
         self.waiting = 0
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+        self._sweeper: asyncio.TimerHandle | None = None  # runs while something waits
 
     def put(self, write: Write, mailboxes: tuple[str, ...], settle: Settle, *, is_awaited: bool = False) -> Job:
         """Let a write wait. Raises TooMany, Unavailable."""
@@ -72,6 +72,8 @@ class Jobs:
             counts[mailbox] = counts.get(mailbox, 0) + 1
         job = Job(write, mailboxes, self._loop.time() + self._wait_s, settle, is_awaited)
         self._issued.append(job)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         self._queue.put(job)
         return job
 
@@ -82,7 +84,8 @@ class Jobs:
 
     def stop(self) -> None:
         """The thread is gone: nothing is overdue any more."""
-        self._sweeper.cancel()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
 
     def release(self, jobs: Iterable[Job]) -> None:
         """They wait no longer."""
@@ -101,13 +104,15 @@ class Jobs:
     def _sweep(self) -> None:
         """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""
         now = self._loop.time()
-        while self._issued and (self._issued[0].is_settled or self._issued[0].due <= now):
-            job = self._issued.popleft()
-            if not job.is_settled:
-                job.is_settled = True
-                text = "The store did not take this in time; it may yet. The same Idempotency-Key finds out."
-                job.settle(None, StoreUnavailable("store_unavailable", text, retry_s=2))
-        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+        try:
+            while self._issued and (self._issued[0].is_settled or self._issued[0].due <= now):
+                job = self._issued.popleft()
+                if not job.is_settled:
+                    job.is_settled = True
+                    text = "The store did not take this in time; it may yet. The same Idempotency-Key finds out."
+                    job.settle(None, StoreUnavailable("store_unavailable", text, retry_s=2))
+        finally:  # whatever became of one
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if self._issued else None
 
     @property
     def has_ended(self) -> bool:
