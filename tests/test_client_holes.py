@@ -126,15 +126,17 @@ def message(seq: int, *, to: str = "bob", name: str = "") -> Json:
 class Liar:
     """A broken server: its pages one after another, the last one of them again and again."""
 
-    def __init__(self, *pages: Json, joined: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, *pages: Json, joined: Callable[[], int | None] = lambda: 0) -> None:
         self._pages = list(pages)
         self._joined = joined
         self.reads = 0
 
     async def __call__(self, request: web.Request) -> web.Response:
         if request.path.startswith("/v1/users/"):
-            hikers = {"groupId": "hikers", "groupName": "hikers", "joinedSeq": self._joined()}
-            return web.json_response({"userId": "bob", "username": "bob", "groups": [hikers], "blocks": []})
+            joined = self._joined()
+            hikers = {"groupId": "hikers", "groupName": "hikers", "joinedSeq": joined}
+            groups = [hikers] if joined is not None else []
+            return web.json_response({"userId": "bob", "username": "bob", "groups": groups, "blocks": []})
         page = self._pages.pop(0) if len(self._pages) > 1 else self._pages[0]
         self.reads += 1
         return web.json_response({"messages": page["messages"], "cursor": f"after {self.reads}", **page})
@@ -186,6 +188,23 @@ async def test_memberships_that_change_meanwhile_are_looked_at_again() -> None:
     async with Foreign(liar) as foreign, Client(foreign.url) as tidings:
         following = tidings.follow("bob")
         assert await texts(following, 2) == ["hikers 1", "hikers 8"]
+
+
+@scene
+async def test_a_stay_that_nobody_saw_is_no_hole() -> None:
+    """Bob came and went while the page was asked for: no member before nor after, so nothing is known of that stay."""
+    heads = iter([None] * 7 + [8, 8])
+    liar = Liar(
+        {"messages": [message(1, to="hikers")]},
+        *({"messages": [message(5, to="hikers")]} for _ in range(7)),  # of stays that were over too soon
+        {"messages": [message(9, to="hikers")]},
+        joined=lambda: next(heads),
+    )
+    async with Foreign(liar) as foreign, Client(foreign.url) as tidings:
+        following = tidings.follow("bob")
+        assert await texts(following, 2) == ["hikers 1", "hikers 9"]
+        cursors = [request.query.get("cursor") for request in foreign.asked if "messages" in request.path]
+        assert set(cursors[1:]) == {"after 1"}
 
 
 @scene

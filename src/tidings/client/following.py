@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from tidings.client.pages import Page
 from tidings.client.refusals import Expired, Hole, NotUnderstood
-from tidings.client.seqs import Seqs
+from tidings.client.seqs import SENT, Seqs
 from tidings.client.wire import pause
 from tidings.errors import AnotherHistory, Malformed, TidingsError
 from tidings.model import Message, UserShown
@@ -116,7 +116,7 @@ class Following:
         if self._answered_at is None:
             self._answered_at = began
         try:
-            page, joined = await self._ask()
+            answer = await self._ask()
         except AnotherHistory:
             self._cursor = None
             self._seqs = Seqs(is_whole=True)
@@ -136,7 +136,7 @@ class Following:
             return
         self._failures = 0
         self._answered_at = loop.time()
-        self._take(page, joined)
+        page = self._take(*answer) if answer is not None else Page(())
         if page.messages or page.more or self._cursor == "now" or loop.time() - began >= EARLY_S:
             self._empties = 0
         else:
@@ -153,33 +153,47 @@ class Following:
             return True
         return False
 
-    def _take(self, page: Page, joined: Mapping[str, int] | None) -> None:
+    def _take(self, page: Page, joined: Mapping[str, int]) -> Page:
         if page.expired:
             self._ready.append(Expired())
             self._ready.extend(self._seqs.take(page.messages, may_jump=True))
         else:
             self._ready.extend(self._seqs.take(page.messages, joined))
         self._next_cursor = page.cursor
+        return page
 
-    async def _ask(self) -> tuple[Page, Mapping[str, int] | None]:
-        """An answer, asked for again where it shows a hole; if it was, with the heads at joining that explain it."""
-        page = await self._read()
-        if not self._has_hole(page):
-            return page, None
+    async def _ask(self) -> tuple[Page, Mapping[str, int]] | None:
+        """An answer, asked for again where it shows a hole; then with the heads at joining that explain or prove it.
+
+        None while memberships change too fast to tell: nothing was taken, so asking again loses nothing.
+        """
+        page = await self._read(self._wait_s)
+        if not self._holes(page, {}):
+            return page, {}
         joined = await self._joined()
         for _ in range(LOOKS_MAX):
-            page = await self._read()
+            page = await self._read(0.0)
             before, joined = joined, await self._joined()
-            if before == joined or not self._has_hole(page):
-                break
-        return page, joined
+            steady = {group: head for group, head in joined.items() if before.get(group) == head}
+            if all(self._is_proof(hole, steady) for hole in self._holes(page, steady)):
+                return page, steady
+        return None
 
-    def _has_hole(self, page: Page) -> bool:
-        return not page.expired and any(isinstance(item, Hole) for item in self._seqs.copy().take(page.messages))
+    def _holes(self, page: Page, joined: Mapping[str, int]) -> list[Hole]:
+        if page.expired:
+            return []
+        return [item for item in self._seqs.copy().take(page.messages, joined) if isinstance(item, Hole)]
 
-    async def _read(self) -> Page:
+    def _is_proof(self, hole: Hole, steady: Mapping[str, int]) -> bool:
+        """Whether no coming and going explains it: a head at joining that was the same before and after.
+
+        A group that was left both before and after proves nothing: its reader came and went between.
+        """
+        return hole.mailbox in (SENT, self._user_id) or hole.mailbox in steady
+
+    async def _read(self, wait_s: float) -> Page:
         page = await self._calls.read(
-            self._user_id, cursor=self._cursor, limit=self._limit, wait_s=self._wait_s, with_sent=self._with_sent
+            self._user_id, cursor=self._cursor, limit=self._limit, wait_s=wait_s, with_sent=self._with_sent
         )
         if not page.cursor:
             raise NotUnderstood("The answer has no cursor.")
