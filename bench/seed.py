@@ -14,6 +14,7 @@ import msgspec
 
 from tidings.model import own, room
 from tidings.store.sqlite.file import open_file
+from tidings.store.sqlite.mailboxes import place_all
 
 TEXT = "Fifty bytes of tidings, neither good nor bad, yet!"
 WEEK_MS = 7 * 24 * 3600 * 1000
@@ -54,6 +55,7 @@ def tell(path: Path, story: Story) -> None:
     with db:
         _people(db, story)
         _messages(db, story)
+        place_all(db)
     db.close()
     with path.open("rb") as file:
         os.fsync(file.fileno())  # so that writing it out does not fall into what is measured next

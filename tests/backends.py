@@ -11,6 +11,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
+import apsw
+
 from tidings.board import Board
 from tidings.config import Settings
 from tidings.feed import Feed, Listener
@@ -68,6 +70,9 @@ class Place(Protocol):
         """Replace the closed store by that copy, as somebody with a shell would."""
 
 
+LAG_MAX = 2  # so that of few messages some are in the index and some are not; over HTTP, small stores have none there
+
+
 class SqlitePlace:
     """A directory with one file."""
 
@@ -98,8 +103,13 @@ class SqlitePlace:
         last = db.execute("SELECT timestamp FROM messages WHERE mailbox = ? AND seq = ?", (mailbox, seq)).get
         with db:
             db.execute("DELETE FROM messages WHERE mailbox = ? AND seq <= ?", (mailbox, seq))
+            db.execute("DELETE FROM places WHERE mailbox = ? AND seq <= ?", (mailbox, seq))
             db.execute("INSERT OR REPLACE INTO trimmed VALUES (?, ?, ?)", (mailbox, seq, last))
         db.close()
+
+    def open_file(self) -> apsw.Connection:
+        """A connection of somebody with a shell."""
+        return connect(self._file)
 
     def drop_news(self, position: int) -> None:
         db = connect(self._file)
@@ -117,7 +127,7 @@ class SqlitePlace:
         shutil.copy(self._aside, self._file)
 
     async def _open(self, run: int | None, changed: dict[str, Any]) -> Store:
-        settings = Settings(store=f"sqlite:///{self._file}", **changed)
+        settings = Settings(store=f"sqlite:///{self._file}", **{"index_lag_max": LAG_MAX, **changed})
         store = await open_store(settings, self.meter, run, None if run is None else self._board)
         self._opened.append(store)
         return store

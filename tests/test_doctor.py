@@ -18,12 +18,15 @@ from tidings.store.sqlite.file import connect
 Plant = Callable[[apsw.Connection], object]
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+LAGS = {"index up to date": ("--index-lag-max", "0"), "index behind": ()}  # which lacks all messages of a small store
+
+
+@pytest.fixture(scope="module", params=LAGS)
+def sound(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The directory of a store that a real server has written, in three starts: of every kind of row."""
     data = tmp_path_factory.mktemp("sound")
     for _ in range(3):
-        with ServerProcess.start(data) as server:
+        with ServerProcess.start(data, *LAGS[request.param]) as server:
             asyncio.run(_live(server.url))
     return data
 
@@ -50,6 +53,16 @@ def data(sound: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     shutil.copytree(sound, tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def is_placed(data: Path) -> bool:
+    """Whether the store's index is up to date; else it lacks every message."""
+    db = connect(data / "tidings.db")
+    places, messages = db.execute("SELECT (SELECT count(*) FROM places), (SELECT count(*) FROM messages)").get
+    db.close()
+    assert places == 0 or places > messages, "each message has a place, some have two"
+    return bool(places)
 
 
 def found(data: Path, code: int = 1) -> dict[str, int]:
@@ -151,8 +164,57 @@ PLANTS: dict[str, tuple[str, dict[str, int]]] = {
         {"trimmed": 1},
     ),
     "trimmed at no time": ("INSERT INTO trimmed VALUES ('uuser-x', 3, 0)", {"trimmed": 1}),
+    "a seq twice": ("UPDATE messages SET seq = 3 WHERE mailbox LIKE 'g%' AND seq = 4", {"twice": 3}),
+    "text for a time": ("UPDATE messages SET timestamp = 'noon' WHERE position > 20", {"damage": 2}),
+    "a place of no message": (
+        "INSERT INTO places SELECT mailbox, 100, 100000 FROM messages WHERE seq = 4 LIMIT 1",
+        {"places": 1},
+    ),
+    "a mailbox of no message": (
+        "INSERT INTO places SELECT 'unobody', 1, max(position) FROM messages",
+        {"places": 1},
+    ),
+    "places of messages to come": ("UPDATE clock SET placed = position + 1", {"places": 1}),
+    "places of no number": ("UPDATE clock SET placed = -1", {"places": 1}),
+    "places that are not, or should not be": ("UPDATE clock SET placed = position - placed", {"places": 42}),
     "an index is gone": ("DROP INDEX memberships_by_group", {"schema": 1}),
     "a strange table": ("CREATE TABLE notes(text)", {"schema": 1}),
+}
+PLACED: dict[str, dict[str, int]] = {  # what the same deed leaves besides where the index is up to date: its rows
+    "a message is gone": {"places": 2},  # one of the message, one of its copy
+    "a last message is gone": {"places": 1},
+    "the first ones are gone": {"places": 6},
+    "the clock is behind": {"places": 1},  # it is told to be further than the clock
+    "out of order": {"places": 6},
+    "a seq twice": {"places": 3},
+    "a copy of a group's message": {"places": 1},
+}
+ONLY_PLACED: dict[str, tuple[str, dict[str, int]]] = {
+    "a place is gone": ("DELETE FROM places WHERE position = (SELECT max(position) FROM places)", {"places": 1}),
+    "the places of a mailbox are gone": (
+        "DELETE FROM places WHERE mailbox IN (SELECT mailbox FROM places WHERE mailbox LIKE 's%' LIMIT 1)",
+        {"places": 4},
+    ),
+    "the places of a group are gone, whose members joined at its head": (
+        f"UPDATE memberships SET joined_seq = 4 WHERE group_id = {GROUP};"
+        f"DELETE FROM places WHERE mailbox = 'g' || {GROUP}",
+        {"places": 4},
+    ),
+    "a place of another message": (
+        f"UPDATE places SET position = {MIDDLE} WHERE position = {LAST}",
+        {"places": 1},
+    ),
+    "two places exchanged": (
+        "UPDATE places SET position = (SELECT position FROM messages WHERE messages.mailbox = places.mailbox"
+        " AND messages.seq = 5 - places.seq) WHERE mailbox LIKE 'g%' AND seq IN (2, 3)",
+        {"places": 3 * 2},
+    ),
+}
+ONLY_BEHIND: dict[str, tuple[str, dict[str, int]]] = {
+    "a place before its time": (
+        f"INSERT INTO places SELECT mailbox, seq, position FROM messages WHERE position = {LAST}",
+        {"places": 1},
+    ),
 }
 SEVERAL = {  # one deed, of which rows of several kinds are orphans
     "a user is gone": {
@@ -168,20 +230,42 @@ SEVERAL = {  # one deed, of which rows of several kinds are orphans
 
 
 @pytest.mark.parametrize("what", PLANTS)
-def test_a_planted_fault_is_found(data: Path, what: str) -> None:
+def test_a_planted_fault_is_found(data: Path, is_placed: bool, what: str) -> None:
     """One thing is done to the file behind the server's back; the doctor finds that, and nothing else."""
     deed, expected = PLANTS[what]
-    db = connect(data / "tidings.db")
-    before = db.total_changes()
-    for _ in db.execute(deed):
-        pass
-    assert db.total_changes() > before or "schema" in expected, "nothing was planted"
-    db.close()
+    plant(data, deed, may_be_schema="schema" in expected)
     kinds = found(data)
     if what in SEVERAL:
         assert {*kinds} == SEVERAL[what]
     else:
-        assert kinds == expected
+        assert kinds == expected | (PLACED.get(what, {}) if is_placed else {})
+
+
+@pytest.mark.parametrize("what", [*ONLY_PLACED, *ONLY_BEHIND])
+def test_a_fault_planted_in_the_index_is_found(data: Path, is_placed: bool, what: str) -> None:
+    """Rows of the index are taken, exchanged, made too early: that is found, where there are such rows."""
+    plants = ONLY_PLACED if is_placed else ONLY_BEHIND
+    if what in plants:
+        plant(data, plants[what][0])
+        assert found(data) == plants[what][1]
+
+
+def test_a_membership_from_the_head_on_is_sound(data: Path) -> None:
+    """Who joined when the last message was there is no fault, whether the index has it or not; one seq more is."""
+    plant(data, f"UPDATE memberships SET joined_seq = 4 WHERE group_id = {GROUP}")
+    assert found(data, 0) == {}
+    plant(data, f"UPDATE memberships SET joined_seq = 5 WHERE group_id = {GROUP}")
+    assert found(data) == {"joined": 2}
+
+
+def plant(data: Path, deed: str, *, may_be_schema: bool = False) -> None:
+    """Do something to the file; it must change rows."""
+    db = connect(data / "tidings.db")
+    before = db.total_changes()
+    for _ in db.execute(deed):
+        pass
+    assert db.total_changes() > before or may_be_schema, "nothing was planted"
+    db.close()
 
 
 def _text(file: Path) -> None:
@@ -212,10 +296,21 @@ def test_another_program_s_and_a_newer_file(data: Path, pragma: str, said: str) 
     assert said in run.stdout
 
 
+def test_an_older_store_is_said_to_be_one(data: Path) -> None:
+    """A store of an older version is one finding, which says how to bring it forward; its tables are not judged."""
+    plant(data, "PRAGMA user_version=1; DROP TABLE places", may_be_schema=True)
+    assert found(data) == {"version": 1}
+    told = Shell().run("doctor", "--store", store_url(data)).stdout
+    assert "schema version 1; this Tidings has 2" in told
+    assert "Start the server on it once" in told
+
+
 def test_damaged_pages_are_found(data: Path) -> None:
-    """The pages where the messages and their indexes begin are overwritten: damage is found, without a stack trace."""
+    """The pages where the messages and their index begin are overwritten: damage is found, without a stack trace."""
     db = connect(data / "tidings.db")
-    pages = [page for (page,) in db.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'messages'")]
+    pages = [
+        page for (page,) in db.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name IN ('messages', 'places')")
+    ]
     size = db.execute("PRAGMA page_size").get
     db.close()
     with (data / "tidings.db").open("r+b") as opened:

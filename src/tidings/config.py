@@ -128,6 +128,14 @@ class Settings:
             1e9,
         ),
     ] = 172_800.0
+    index_lag_max: Annotated[
+        int,
+        About(
+            "Newest messages that the index of mailboxes may lack: more, and sends cost less, reads of the store more.",
+            0,
+            10_000,
+        ),
+    ] = 500
     keep_alive_s: Annotated[
         float,
         About("How long an idle connection is kept, in seconds: over the minute between two polls.", 1, 3600),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.calls import line_to
 from tests.server import ServerProcess, until
+from tidings.store.sqlite.mailboxes import place_all
 
 MESSAGES = 1_000_000
 GROWTH_MAX_MB = 80  # a few pages of 1,000 messages in flight, SQLite's caches, and the tail's memory of the sends
@@ -37,6 +38,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
             (MESSAGES, position, ann, bob, begin),
         )
         db.execute("UPDATE clock SET position = position + ?, timestamp = ?", (MESSAGES, begin + MESSAGES))
+        place_all(db)
     db.close()
     return data, ann, bob
 

@@ -23,6 +23,8 @@ TINY = (
     "2",
     "--directory-max-heads",
     "3",
+    "--index-lag-max",
+    "3",
 )
 NARROW = (
     "--writes-waiting-max",

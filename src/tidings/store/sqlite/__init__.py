@@ -16,6 +16,7 @@ from tidings.config import Settings
 from tidings.errors import StartError, StoreUnavailable, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written
 from tidings.store import Meter
+from tidings.store.sqlite import mailboxes as boxes
 from tidings.store.sqlite import reads, writes
 from tidings.store.sqlite.file import Lock, begin_run, connect, last_run, open_file, path_of
 from tidings.store.sqlite.jobs import Jobs, Settle
@@ -57,6 +58,7 @@ class SqliteStore:
             on_batch=meter.batch,
             on_foreign=lambda batch: self._tell(batch),
             tidy=Tidy(settings.news_kept_s),
+            lag_max=settings.index_lag_max,
         )
         self._look_db = connect(path, readonly=True)
         self._seen = (-1, 0)  # PRAGMA data_version, and the position that was read under it
@@ -82,7 +84,7 @@ class SqliteStore:
             db = open_file(path)
             try:
                 if run is None:
-                    begin_run(db)
+                    begin_run(db, settings.index_lag_max)
                 elif last_run(db) != run:
                     raise StartError(f"another server has taken over {path}")
             except apsw.Error as error:
@@ -145,15 +147,15 @@ class SqliteStore:
         return await self._read("members", lambda db: reads.members(db, group_id, after, limit))
 
     async def heads(self, mailboxes: Sequence[str]) -> list[Head]:
-        return await self._read("heads", lambda db: [reads.head(db, mailbox) for mailbox in mailboxes])
+        return await self._read("heads", lambda db: boxes.heads(db, mailboxes))
 
     async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
-        end = reads.ANY_POSITION if until is None else until
-        return await self._read("read", lambda db: reads.read(db, starts, limit, end))
+        end = boxes.ANY_POSITION if until is None else until
+        return await self._read("read", lambda db: boxes.read(db, starts, limit, end))
 
     async def read_before(self, mailbox: str, before: int, limit: int, until: int | None = None) -> list[Found]:
-        end = reads.ANY_POSITION if until is None else until
-        return await self._read("read_before", lambda db: reads.read_before(db, mailbox, before, limit, end))
+        end = boxes.ANY_POSITION if until is None else until
+        return await self._read("read_before", lambda db: boxes.read_before(db, mailbox, before, limit, end))
 
     async def changes(self, after: int, limit: int) -> Batch:
         return await self._ask("changes", self._follower, lambda db: reads.changes(db, after, limit))

@@ -11,12 +11,13 @@ from urllib.parse import unquote
 import apsw
 
 from tidings.errors import StartError
+from tidings.store.sqlite.mailboxes import place_all
 
 APPLICATION_ID = 0x54494431  # "TID1", so that another program's file is told from ours
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WAL_MAX_BYTES = 64 << 20  # beyond it a checkpoint waits for the readers of the moment, so that the log starts over
-# A message goes to a leaf of its own in each of two indexes, and a commit writes whole pages to the log: half of
-# SQLite's usual size lets one process send a tenth more (measured; 1,024 gave no more).
+# A commit writes whole pages to the log, and few bytes in many of them: half of SQLite's usual size lets one process
+# send a tenth more (measured; 1,024 gave no more).
 PAGE_BYTES = 2_048
 _WAL_PAGES = (32 << 20) // PAGE_BYTES  # between checkpoints, so that a page written often is copied back once
 BUSY_MS = 5_000  # longer than any commit or checkpoint takes
@@ -118,7 +119,27 @@ def _checked(path: Path) -> apsw.Connection:
     if db.execute("PRAGMA journal_mode=WAL").get != "wal":
         raise StartError(f"{path} can't use a write-ahead log; is it on a network file system?")
     db.execute("SELECT generation FROM history WHERE one = 1").fetchall()
+    if 0 < version < SCHEMA_VERSION:
+        _bring_forward(db)
     return db
+
+
+def _bring_forward(db: apsw.Connection) -> None:
+    """From version 1, where two indexes had what is in `places` now; one transaction, so a crash leaves no half."""
+    with db:
+        db.execute("ALTER TABLE clock RENAME TO clock_1")
+        for table in ("clock", "places"):
+            _, begin, rest = _schema().partition(f"CREATE TABLE {table}(")
+            db.execute(begin + rest.partition(";")[0])
+        db.execute("INSERT INTO clock SELECT one, position, timestamp, forgotten, 0 FROM clock_1")
+        for old in ("TABLE clock_1", "INDEX messages_by_mailbox", "INDEX messages_by_sender"):
+            db.execute(f"DROP {old}")
+        place_all(db)
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _schema() -> str:
+    return files("tidings.store.sqlite").joinpath("schema.sql").read_text()
 
 
 def _make(db: apsw.Connection) -> None:
@@ -127,19 +148,20 @@ def _make(db: apsw.Connection) -> None:
     db.execute("PRAGMA auto_vacuum=INCREMENTAL").fetchall()
     db.execute("PRAGMA journal_mode=WAL").fetchall()
     with db:
-        for _ in db.execute(files("tidings.store.sqlite").joinpath("schema.sql").read_text()):
+        for _ in db.execute(_schema()):
             pass
         db.execute("INSERT INTO history VALUES (1, ?)", (random_64(),))
-        db.execute("INSERT INTO clock VALUES (1, 0, 0, 0)")
+        db.execute("INSERT INTO clock VALUES (1, 0, 0, 0, 0)")
         db.execute(f"PRAGMA application_id={APPLICATION_ID}")
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
-def begin_run(db: apsw.Connection) -> int:
-    """Write this server start into the store, and give its random number."""
+def begin_run(db: apsw.Connection, lag_max: int = 0) -> int:
+    """Write this server start into the store, and give its random number; see `place_all` for `lag_max`."""
     run = random_64()
     with db:
         db.execute("INSERT INTO run (id, first) SELECT ?, position + 1 FROM clock", (run,))
+        place_all(db, lag_max)
     return run
 
 

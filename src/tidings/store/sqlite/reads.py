@@ -1,49 +1,14 @@
-"""What is read: each function sees one snapshot, inside a transaction that its caller opened."""
+"""The directory and the news, as read: each function sees one snapshot, in a transaction that its caller opened."""
 
-from collections.abc import Generator, Iterator, Sequence
-from heapq import merge
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
 
 from tidings.errors import Forgotten
-from tidings.model import (
-    NO_HEAD,
-    Altered,
-    Batch,
-    Change,
-    Found,
-    Group,
-    Head,
-    Membership,
-    Message,
-    Posted,
-    Profile,
-    Start,
-    User,
-)
-
-
-class _Log(NamedTuple):
-    """A mailbox seen as rows: which column names it, which one numbers it."""
-
-    owner: str
-    number: str
-    by: str
-
-
-_RECEIVED = _Log("mailbox", "seq", "messages_by_mailbox")
-_SENT = _Log("sender", "sent_seq", "messages_by_sender")
+from tidings.model import Altered, Batch, Change, Group, Membership, Message, Posted, Profile, User
 
 _NEWS = "SELECT position, timestamp, mailbox, seq, sender, sent_seq, id, text FROM messages"
-ANY_POSITION = 2**62  # above every position
 _RUN_EXTRA = 500  # a commit's most: writer.BATCH_MAX
-
-
-def _log(mailbox: str) -> tuple[_Log, str]:
-    """Where a mailbox is found, and under which name: copies by their sender, the rest by mailbox."""
-    return (_SENT, mailbox[1:]) if mailbox[0] == "s" else (_RECEIVED, mailbox)
 
 
 def profile(db: apsw.Connection, user_id: str) -> Profile | None:
@@ -79,89 +44,6 @@ def members(db: apsw.Connection, group_id: str, after: str, limit: int) -> list[
         (group_id, after, limit),
     )
     return [User(*row) for row in rows]
-
-
-def head(db: apsw.Connection, mailbox: str) -> Head:
-    """The last seq given out, its timestamp, and up to where the messages are kept no more."""
-    log, name = _log(mailbox)
-    last = db.execute(
-        f"SELECT {log.number}, timestamp FROM messages INDEXED BY {log.by}"
-        f" WHERE {log.owner} = ? AND {log.number} > 0 ORDER BY {log.number} DESC LIMIT 1",
-        (name,),
-    ).get
-    gone = db.execute("SELECT seq, timestamp FROM trimmed WHERE mailbox = ?", (mailbox,)).get
-    if gone is None:
-        return Head(*last) if last else NO_HEAD
-    return Head(*(last or gone), *gone)
-
-
-def read(db: apsw.Connection, starts: Sequence[Start], limit: int, until: int) -> list[Found]:
-    """The first `limit` messages after the starts, merged by (timestamp, mailbox), none with a position above `until`.
-
-    Rows are taken one by one from each mailbox as the merge asks for them: what is held is `limit` and a row a start.
-    """
-    streams = [_stream(db, start, limit, until) for start in starts]
-    try:
-        merged = streams[0] if len(streams) == 1 else merge(*streams, key=_by_time)
-        return list(islice(merged, limit))
-    finally:
-        for stream in streams:
-            stream.close()  # a statement left open would hold the snapshot
-
-
-def _by_time(found: Found) -> tuple[int, str]:
-    return found.timestamp, found.mailbox
-
-
-def _stream(db: apsw.Connection, start: Start, limit: int, until: int) -> Generator[Found, None, None]:
-    mailbox = start.mailbox
-    log, name = _log(mailbox)
-    seq = start.seq if start.time is None else place(db, mailbox, start.time)
-    rows = db.cursor().execute(
-        f"SELECT position, timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
-        f" WHERE {log.owner} = ? AND {log.number} > ? ORDER BY {log.number} LIMIT ?",
-        (name, seq, limit),
-    )
-    try:
-        yield from _found(rows, mailbox, until)
-    finally:
-        rows.close()
-
-
-def _found(rows: Iterator[Any], mailbox: str, until: int) -> Iterator[Found]:
-    """Rows as messages, up to the first above a position: positions grow along a mailbox."""
-    is_sent = mailbox[0] == "s"
-    for position, timestamp, seq, sender, received_in, message_id, text in rows:
-        if position > until:
-            return
-        message = Message(sender, text, received_in[1:], str(timestamp), message_id, seq, is_sent)
-        yield Found(timestamp, mailbox, message)
-
-
-def read_before(db: apsw.Connection, mailbox: str, before: int, limit: int, until: int) -> list[Found]:
-    """The last `limit` messages with a seq below `before` and no position above `until`, oldest first."""
-    log, name = _log(mailbox)
-    rows = db.execute(
-        f"SELECT position, timestamp, {log.number}, sender, mailbox, id, text FROM messages INDEXED BY {log.by}"
-        f" WHERE {log.owner} = ? AND {log.number} < ? AND +position <= ? ORDER BY {log.number} DESC LIMIT ?",
-        (name, before, until, limit),
-    )
-    return list(_found(rows, mailbox, ANY_POSITION))[::-1]
-
-
-def place(db: apsw.Connection, mailbox: str, time: int) -> int:
-    """The seq of the last message not later than `time`: bisection, since both strictly increase without holes."""
-    log, name = _log(mailbox)
-    state = head(db, mailbox)
-    low, high = state.gone, state.seq  # the place is in low..high
-    query = f"SELECT timestamp FROM messages INDEXED BY {log.by} WHERE {log.owner} = ? AND {log.number} = ?"
-    while low < high:
-        middle = (low + high + 1) // 2
-        if db.execute(query, (name, middle)).get <= time:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def posted(db: apsw.Connection, position: int) -> Posted:

@@ -1,7 +1,7 @@
 """What no store may have, as queries: each gives a line for each fault, made of ids and numbers, never of text.
 
 Every one is a pass along a table or an index (and look-ups by key), so that memory stays flat and a million messages
-take seconds. What needs the order of the whole log is in doctor.py.
+take seconds. What needs the order of the whole log is in doctor.py, that of each mailbox in walk.py.
 """
 
 from typing import NamedTuple
@@ -19,26 +19,6 @@ class Rule(NamedTuple):
 BACKUP = "Restore a backup from before (tidings restore); what it lacks is lost."
 EDITED = "Somebody changed the file by hand, or something overwrote it: restore a backup (tidings restore)."
 
-# Where a mailbox's messages stand in each of its two forms: index, owner, number, the mailbox's whole name.
-LOGS = (
-    ("messages_by_mailbox", "mailbox", "seq", "messages.mailbox"),
-    ("messages_by_sender", "sender", "sent_seq", "'s' || messages.sender"),
-)
-_RUNS = """
-SELECT {name} AS mailbox, min({number}) AS low, max({number}) AS high, count(*) AS found,
-  coalesce((SELECT trimmed.seq FROM trimmed WHERE trimmed.mailbox = {name}), 0) AS gone
-FROM messages INDEXED BY {index} WHERE {number} IS NOT NULL GROUP BY {owner}
-"""
-MAILBOXES = " UNION ALL ".join(
-    f"SELECT * FROM ({_RUNS.format(index=index, owner=owner, number=number, name=name)})"
-    for index, owner, number, name in LOGS
-)
-_ORDERED = " UNION ALL ".join(
-    f"SELECT {name} AS mailbox, {number} AS seq, position, lag(position) OVER"
-    f" (PARTITION BY {owner} ORDER BY {number}) AS before FROM messages INDEXED BY {index} WHERE {number} IS NOT NULL"
-    for index, owner, number, name in LOGS
-)
-
 
 def shown(mailbox: str) -> str:
     """SQL for a mailbox in words."""
@@ -51,31 +31,35 @@ def shown(mailbox: str) -> str:
 _ANSWERED_USER, _ANSWERED_GROUP = "answer ->> 'userId'", "answer ->> 'groupId'"
 _NO_USER = "NOT EXISTS (SELECT 1 FROM users WHERE users.id = {0})"
 _NO_GROUP = "NOT EXISTS (SELECT 1 FROM groups WHERE groups.id = {0})"
-_NO_OWNER = f"""
-CASE substr(mailbox, 1, 1)
-  WHEN 'u' THEN {_NO_USER.format("substr(mailbox, 2)")}
-  WHEN 'g' THEN {_NO_GROUP.format("substr(mailbox, 2)")}
-  ELSE 1 END
+
+TRIMMED = Rule(
+    "trimmed",
+    "what is noted as kept no more does not fit what is kept",
+    EDITED,
+    f"SELECT {shown('mailbox')} || ': gone up to seq ' || seq || ', timestamp ' || trimmed.timestamp"
+    " FROM trimmed, clock WHERE seq < 1 OR trimmed.timestamp NOT BETWEEN 1 AND clock.timestamp"
+    " OR substr(mailbox, 1, 1) NOT IN ('u', 'g', 's')",
+)
+MESSAGE_OF_NOBODY = Rule(
+    "message of nobody",
+    "messages to or from users or groups that are not there",
+    BACKUP,
+    "SELECT 'position ' || position || ', from ' || sender FROM messages"
+    f" WHERE {_NO_USER.format('sender')} OR substr(mailbox, 1, 1) NOT IN ('u', 'g')",
+)
+# Heads by `places`, and by the messages after `:unplaced`, which it need not have: few, unless it does not fit the log.
+_JOINED = """
+WITH ends AS MATERIALIZED (
+  SELECT substr(mailbox, 2) AS id, max(seq) AS seq FROM messages
+  WHERE position > :unplaced AND substr(mailbox, 1, 1) = 'g' GROUP BY mailbox)
+SELECT user_id || ' in ' || group_id || ' from seq ' || joined_seq
+FROM memberships LEFT JOIN ends ON ends.id = group_id WHERE joined_seq NOT BETWEEN 0 AND coalesce(
+  ends.seq, (SELECT max(places.seq) FROM places WHERE mailbox = 'g' || group_id),
+  (SELECT trimmed.seq FROM trimmed WHERE mailbox = 'g' || group_id), 0)
 """
 
 RULES = (
-    Rule(
-        "order",
-        "a mailbox's seqs are not in the order of the log",
-        EDITED,
-        f"SELECT {shown('mailbox')} || ', seq ' || seq || ' at position ' || position FROM ({_ORDERED})"
-        " WHERE position <= before",
-    ),
-    Rule(
-        "trimmed",
-        "what is noted as kept no more does not fit what is kept",
-        EDITED,
-        f"SELECT {shown('mailbox')} || ': kept from seq ' || low || ', noted as gone up to ' || gone"
-        f" FROM ({MAILBOXES}) WHERE low <= gone UNION ALL"
-        f" SELECT {shown('mailbox')} || ': gone up to seq ' || seq || ', timestamp ' || trimmed.timestamp"
-        " FROM trimmed, clock WHERE seq < 1 OR trimmed.timestamp NOT BETWEEN 1 AND clock.timestamp"
-        " OR substr(mailbox, 1, 1) NOT IN ('u', 'g', 's')",
-    ),
+    TRIMMED,
     Rule(
         "copies",
         "a message has a sent copy that should have none: to a group, or to its own sender",
@@ -87,19 +71,9 @@ RULES = (
         "joined",
         "a membership begins behind the head of its group",
         EDITED,
-        "SELECT user_id || ' in ' || group_id || ' from seq ' || joined_seq FROM memberships"
-        " WHERE joined_seq NOT BETWEEN 0 AND coalesce("
-        "(SELECT max(seq) FROM messages WHERE mailbox = 'g' || group_id),"
-        " (SELECT seq FROM trimmed WHERE mailbox = 'g' || group_id), 0)",
+        _JOINED,
     ),
-    Rule(
-        "message of nobody",
-        "messages to or from users or groups that are not there",
-        BACKUP,
-        f"SELECT {shown('mailbox')} FROM (SELECT DISTINCT mailbox FROM messages) WHERE {_NO_OWNER} UNION ALL"
-        " SELECT 'position ' || position || ', from ' || sender FROM messages"
-        f" WHERE {_NO_USER.format('sender')}",
-    ),
+    MESSAGE_OF_NOBODY,
     Rule(
         "membership of nobody",
         "memberships of users or groups that are not there",

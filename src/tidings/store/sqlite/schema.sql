@@ -1,16 +1,18 @@
--- The store on SQLite, version 1. Keys of mailboxes carry their kind first: u(ser), g(roup), s(ent).
+-- The store on SQLite, version 2. Keys of mailboxes carry their kind first: u(ser), g(roup), s(ent).
 
 CREATE TABLE history(
   one        INTEGER PRIMARY KEY CHECK (one = 1),
   generation INTEGER NOT NULL            -- random; kept by export and import, changed by restore
 );
 
--- Updated once a commit: the last position and timestamp given out; news up to `forgotten` was trimmed.
+-- Updated once a commit: the last position and timestamp given out. News up to `forgotten` was trimmed; of messages up
+-- to `placed`, `places` has the rows.
 CREATE TABLE clock(
   one       INTEGER PRIMARY KEY CHECK (one = 1),
   position  INTEGER NOT NULL,
   timestamp INTEGER NOT NULL,
-  forgotten INTEGER NOT NULL
+  forgotten INTEGER NOT NULL,
+  placed    INTEGER NOT NULL
 );
 
 -- One row a server start. A cursor names the run it was minted in; a copy put back by hand lacks the later ones.
@@ -58,8 +60,15 @@ CREATE TABLE messages(
   id        TEXT NOT NULL,
   text      TEXT NOT NULL
 );
-CREATE UNIQUE INDEX messages_by_mailbox ON messages(mailbox, seq);
-CREATE UNIQUE INDEX messages_by_sender ON messages(sender, sent_seq) WHERE sent_seq IS NOT NULL;
+
+-- Where a message is found in its mailbox, and among its sender's copies. These rows lie far apart, and a commit writes
+-- whole pages: so they are made for some hundreds of messages at once, and until then the log's end is looked through.
+CREATE TABLE places(
+  mailbox  TEXT NOT NULL,
+  seq      INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (mailbox, seq)
+) WITHOUT ROWID;
 
 -- The news of the directory, numbered along with the messages: whose entry is no longer what it was.
 CREATE TABLE alterations(

@@ -13,13 +13,13 @@ import msgspec
 from tidings.errors import KeyReused, Refused, TidingsError, unknown_group, unknown_user
 from tidings.model import Altered, Batch, Draft, Key, Message, Posted, own, room, sent
 from tidings.store.sqlite import foreign, reads
+from tidings.store.sqlite.mailboxes import unplaced_heads
 from tidings.store.sqlite.transaction import Transaction
 
 _HEADS = """
-  (SELECT seq FROM messages INDEXED BY messages_by_mailbox WHERE mailbox = m ORDER BY seq DESC LIMIT 1),
+  (SELECT max(seq) FROM places WHERE mailbox = m),
   (SELECT seq FROM trimmed WHERE mailbox = m),
-  (SELECT sent_seq FROM messages INDEXED BY messages_by_sender
-    WHERE sender = s AND sent_seq > 0 ORDER BY sent_seq DESC LIMIT 1),
+  (SELECT max(seq) FROM places WHERE mailbox = 's' || s),
   (SELECT seq FROM trimmed WHERE mailbox = 's' || s)
 """
 _GIVEN = "(SELECT value->>0 AS m, value->>1 AS r, value->>2 AS s FROM json_each(?))"
@@ -65,6 +65,8 @@ class Known:
 
     It is kept right by every commit since, its own and, read inside its next transaction, those of other processes. A
     change of blocks or memberships ends what is allowed; a commit that failed, all. Only what is allowed is remembered.
+
+    Of a mailbox with messages that have no place yet, the head is always here: else `places` has it.
     """
 
     def __init__(self) -> None:
@@ -79,23 +81,21 @@ class Known:
             return
         changes = foreign.find_changes(tx.db, since, tx.after) if since >= 0 else None
         if changes is None:
-            self.heads.clear()
-            self.allowed.clear()
+            self._begin_anew(tx)
             return
         tx.foreign = Batch(since, tx.after, changes)
         for change in changes:
             if isinstance(change, Altered):
                 self.allowed.clear()
                 continue
-            self._move(change.mailbox, change.message.seq)
+            self.heads[change.mailbox] = change.message.seq
             if change.sent_seq:
-                self._move(sent(change.message.sender_id), change.sent_seq)
+                self.heads[sent(change.message.sender_id)] = change.sent_seq
 
     def begin(self, tx: Transaction) -> None:
         """Forget what may be so no longer: called before the sends of a commit, after its other writes."""
         if len(self.heads) > _KNOWN_MAX:
-            self.heads.clear()
-            self.allowed.clear()
+            self._begin_anew(tx)
         if tx.changes or len(self.allowed) > _KNOWN_MAX:
             self.allowed.clear()
 
@@ -103,9 +103,9 @@ class Known:
         """The commit succeeded."""
         self._position = tx.position
 
-    def _move(self, mailbox: str, seq: int) -> None:
-        if mailbox in self.heads:
-            self.heads[mailbox] = seq
+    def _begin_anew(self, tx: Transaction) -> None:
+        self.allowed.clear()
+        self.heads = unplaced_heads(tx.db, tx.placed)
 
 
 def send_all(tx: Transaction, sends: Sequence[Send], known: Known) -> list[Message | TidingsError]:
@@ -167,8 +167,8 @@ def _learn(tx: Transaction, sends: Sequence[Send], known: Known) -> dict[int, Ti
                 refusals[id(send)] = refusal
                 continue
             known.allowed.add((send.mailbox, send.draft.sender_id))
-            known.heads[send.mailbox] = head or trimmed or 0
-            known.heads[sent(send.draft.sender_id)] = sent_head or sent_trimmed or 0
+            known.heads.setdefault(send.mailbox, max(head or 0, trimmed or 0))
+            known.heads.setdefault(sent(send.draft.sender_id), max(sent_head or 0, sent_trimmed or 0))
     return refusals
 
 

@@ -59,6 +59,7 @@ class Writer:
         on_batch: Callable[[int], None],
         on_foreign: Callable[[Batch], None],
         tidy: Callable[[apsw.Connection], None],
+        lag_max: int,
     ) -> None:
         self._db = db
         self._wal = Path(f"{path}-wal")
@@ -68,6 +69,7 @@ class Writer:
         self._on_batch = on_batch
         self._on_foreign = on_foreign
         self._tidy = tidy
+        self._lag_max = lag_max
         self._health = Health()
         self._known = Known()
         self._may_begin_at = 0.0
@@ -175,13 +177,13 @@ class Writer:
         last = 0
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            position, last = self._db.execute("SELECT position, timestamp FROM clock").get
-            transaction = Transaction(self._db, position, max(_wall_ms(), last + 1))
+            position, last, placed = self._db.execute("SELECT position, timestamp, placed FROM clock").get
+            transaction = Transaction(self._db, position, max(_wall_ms(), last + 1), placed)
             self._known.follow(transaction)
             results = _run(jobs, transaction, self._known)
             if transaction.position != position:
                 last = transaction.timestamp
-                self._db.execute("UPDATE clock SET position = ?, timestamp = ?", (transaction.position, last))
+                transaction.end(self._lag_max)
             self._db.execute("COMMIT")
             if self.board is not None:
                 self.board.committed = transaction.position

@@ -16,7 +16,7 @@ from tidings.model import (
     User,
     room,
 )
-from tidings.store.sqlite import reads
+from tidings.store.sqlite import mailboxes
 from tidings.store.sqlite.file import random_64
 from tidings.store.sqlite.transaction import Transaction
 
@@ -100,7 +100,7 @@ def add_member(tx: Transaction, group_id: str, user_id: str, limits: Limits) -> 
         raise Conflict("too_many_groups", f"A user can be in {limits.groups_per_user} groups.")
     if members >= limits.members_per_group:
         raise Conflict("group_full", f"A group can have {limits.members_per_group} members.")
-    joined_seq = reads.head(tx.db, room(group_id)).seq
+    joined_seq = mailboxes.head(tx.db, room(group_id)).seq
     row = (user_id, group_id, _new_membership_key(tx, user_id), joined_seq)
     tx.db.execute("INSERT INTO memberships VALUES (?, ?, ?, ?)", row)
     tx.db.execute("UPDATE groups SET members = members + 1 WHERE id = ?", (group_id,))
