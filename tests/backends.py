@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from tidings.board import Board
 from tidings.config import Settings
 from tidings.feed import Feed, Listener
 from tidings.feed.local import LocalFeed
+from tidings.feed.wakes import Wakes
 from tidings.model import Draft, Group, Key, User, mint
 from tidings.store import Store, open_store
 from tidings.store.sqlite import SqliteStore
@@ -153,16 +155,22 @@ class Wires(Protocol):
         """From now on nodes are not woken by each other; looking by themselves is all that is left."""
 
 
+_SEATS_MAX = 64
+
+
 class LocalWires:
     """A directory of sockets, as the processes of one server share it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "wakes"
         self._directory.mkdir()
+        self._board = Board(_SEATS_MAX)
+        self._seats = count()
         self._started: list[Feed] = []
 
     async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
-        feed = LocalFeed(store, str(self._directory), look_s)
+        wakes = Wakes(str(self._directory), self._board, next(self._seats))
+        feed = LocalFeed(store, wakes, look_s)
         self._started.append(feed)
         await feed.start(after, listener)
         return feed

@@ -97,7 +97,7 @@ async def commit_untold(
     writer: Any = alone.store._writer  # type: ignore[attr-defined]  # where a commit waits to be told
     outcomes, held = [], asyncio.Event()
 
-    def hold(given: Any) -> None:
+    def hold(*given: Any) -> None:
         outcomes.append(given)
         held.set()
 
@@ -105,4 +105,4 @@ async def commit_untold(
         patched.setattr(writer, "_deliver", hold)
         sending = begun()
         await held.wait()
-    return sending, lambda: writer._deliver(*outcomes)
+    return sending, lambda: writer._deliver(*outcomes[0])

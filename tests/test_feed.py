@@ -5,100 +5,19 @@ process of a server has them.
 """
 
 import asyncio
-from typing import Any
 
-import msgspec
 import pytest
 
 from tests.backends import Place, Wires, gather_group, private, sign_up, to_group
 from tests.nodes import interpose
-from tidings.feed import Feed
-from tidings.model import Altered, Batch, Change, Posted, Written
-from tidings.store import Store
+from tests.pairs import Node, pair, start
+from tidings.model import Altered, Posted
 
 pytest_plugins = "tests.opened"
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20.0  # for what takes milliseconds
 NEVER_S = 3_600.0  # a feed that looks by itself this seldom must be told
 OFTEN_S = 0.005
-
-
-class Recorder:
-    """A listener that keeps what it was told, and holds the feed to its promises while it is told."""
-
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-        self.batches: list[Batch] = []
-        self.resets: list[int] = []
-        self.position = -1
-        self._news = asyncio.Event()
-
-    def apply(self, batch: Batch) -> None:
-        assert self.resets, "told before the first reset"
-        assert batch.after == self.position, "a gap, or news told twice"
-        positions = [change.position for change in batch.changes]
-        assert positions == sorted(set(positions))
-        assert all(batch.after < position <= batch.last for position in positions)
-        self.changes += batch.changes
-        self.batches.append(batch)
-        self.position = batch.last
-        self._news.set()
-
-    def reset(self, position: int) -> None:
-        self.resets.append(position)
-        self.changes.clear()
-        self.batches.clear()
-        self.position = position
-        self._news.set()
-
-    async def until_position(self, position: int) -> None:
-        """Wait until everything up to a position was told."""
-        async with asyncio.timeout(DEADLINE_S):
-            while self.position < position:
-                self._news.clear()
-                await self._news.wait()
-
-
-class Node(msgspec.Struct):
-    """A store handle with a started feed on it, and what it was told."""
-
-    store: Store
-    feed: Feed
-    told: Recorder
-
-    async def commit(self, sender: str, receiver: str) -> Written[Any]:
-        """A send that is stored, and not yet told to anybody."""
-        return await self.store.send(private(sender, receiver))
-
-    async def send(self, sender: str, receiver: str) -> Written[Any]:
-        """A send that is stored and told."""
-        written = await self.commit(sender, receiver)
-        await self.feed.publish(written.batch)
-        return written
-
-
-async def start(store: Store, wires: Wires, look_s: float, after: int = 0) -> Node:
-    """One more node."""
-    told = Recorder()
-    return Node(store, await wires.start(store, told, look_s, after=after), told)
-
-
-class Pair(msgspec.Struct):
-    """Two nodes on one store, and two users of it."""
-
-    first: Node
-    second: Node
-    ann: str
-    bob: str
-
-
-async def pair(place: Place, wires: Wires, look_s: float) -> Pair:
-    """Two nodes that have been told of Ann and Bob."""
-    store = await place.serve()
-    worker = await place.join(store)
-    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
-    return Pair(await start(store, wires, look_s), await start(worker, wires, look_s), ann, bob)
 
 
 async def test_a_start_tells_everything_since(place: Place, wires: Wires) -> None:
@@ -201,6 +120,22 @@ async def test_a_node_that_looks_seldom_is_told_by_the_other(place: Place, wires
         written = await writer.send(both.ann, both.bob)
         await reader.told.until_position(written.batch.last)
         assert reader.told.changes[-1] == written.batch.changes[-1]
+
+
+async def test_a_node_where_nobody_waits_is_told_once_somebody_does(place: Place, wires: Wires) -> None:
+    """It need not be told at once of what nobody waits for; who begins to wait is told of the very next commit."""
+    both = await pair(place, wires, NEVER_S)
+    await both.second.feed.catch_up()
+    both.second.told.is_awaited = False
+    for _ in range(3):
+        published = [await both.first.send(both.ann, both.bob) for _ in range(3)]
+        both.second.told.is_awaited = True
+        both.second.feed.expect_news()
+        assert not both.second.feed.is_fresh() or both.second.told.position >= published[-1].batch.last
+        written = await both.first.send(both.ann, both.bob)
+        await both.second.told.until_position(written.batch.last)
+        both.second.told.is_awaited = False
+    assert both.second.told.changes == both.first.told.changes
 
 
 async def test_a_wake_during_a_reading_is_not_lost(place: Place, wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.errors import StartError, TidingsError
 from tidings.feed.local import LocalFeed
+from tidings.feed.wakes import Wakes
 from tidings.metrics import Metrics
 from tidings.model import Batch
 from tidings.routes import build
@@ -48,6 +49,11 @@ class Memory:
         self._directory = directory
         self._tail = tail
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a call waits for news."""
+        return self._tail.is_awaited
+
     def apply(self, batch: Batch) -> None:
         """Take all changes of a batch."""
         self._directory.apply(batch)
@@ -61,10 +67,11 @@ class Memory:
 
 async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Services:
     """Open every part; `stack` closes them. Raises StartError."""
-    run, board, wake_dir = (worker.run, worker.board, worker.wake_dir) if worker else (None, None, None)
+    run, board = (worker.run, worker.board) if worker else (None, None)
     store = await open_store(settings, metrics, run, board)
     stack.push_async_callback(store.close)
-    feed = LocalFeed(store, wake_dir, settings.feed_look_s, metrics.freshness_check)
+    wakes = Wakes(worker.wake_dir, worker.board, worker.seat) if worker else None
+    feed = LocalFeed(store, wakes, settings.feed_look_s, metrics.freshness_check)
     stack.push_async_callback(feed.close)
     tail = Tail(settings.tail_window_s, settings.tail_max_bytes)
     directory = Directory(store, settings.directory_max_users, settings.directory_max_heads)

@@ -15,12 +15,12 @@ _NOBODY = 1 << 62  # more connections than anybody holds
 
 
 class Board:
-    """The position of the last commit, and for each of so many workers how many connections it holds."""
+    """The position of the last commit; for each of so many workers the connections held, and if it is to be woken."""
 
     def __init__(self, workers: int, *, file: int | None = None) -> None:
         self._file = os.memfd_create("tidings-board", os.MFD_CLOEXEC) if file is None else file
         self._workers = workers
-        size = _NUMBER * (1 + workers)
+        size = _NUMBER * (1 + 2 * workers)
         os.ftruncate(self._file, size)
         self._numbers = memoryview(mmap.mmap(self._file, size)).cast("q")
         if file is None:
@@ -43,7 +43,7 @@ class Board:
     @property
     def connections(self) -> Sequence[int]:
         """How many connections each worker holds, by its seat."""
-        return self._numbers[1:].tolist()
+        return self._numbers[1 : 1 + self._workers].tolist()
 
     def hold(self, seat: int, connections: int) -> None:
         """Show how many the worker of that seat holds."""
@@ -52,6 +52,18 @@ class Board:
     def leave(self, seat: int) -> None:
         """Show that nobody takes connections there."""
         self._numbers[1 + seat] = _NOBODY
+
+    def ask(self, seat: int) -> None:
+        """Show that the worker of that seat is to be woken by the next commit."""
+        self._numbers[1 + self._workers + seat] = 1
+
+    def take_asking(self, but: int) -> list[int]:
+        """The seats of the others that are to be woken, which are shown so no more."""
+        first = 1 + self._workers
+        asking = [seat for seat, asks in enumerate(self._numbers[first:].tolist()) if asks and seat != but]
+        for seat in asking:
+            self._numbers[first + seat] = 0
+        return asking
 
 
 def _inherited(workers: int, file: Any) -> Board:

@@ -180,6 +180,11 @@ class Tail:
                 del self._waiters[mailbox]
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiters)
+
+    @property
     def is_open(self) -> bool:
         """False once nobody may wait any more."""
         return self._is_open

@@ -18,6 +18,10 @@ from tidings.model import Batch
 class Listener(Protocol):
     """Who is told: the directory and the tail. Both methods are synchronous and must not fail."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits here to be told; if not, news may come late, but before `is_fresh` says so."""
+
     def apply(self, batch: Batch) -> None:
         """Take all changes of a batch, whole."""
 
@@ -44,6 +48,9 @@ class Feed(Protocol):
 
     def tell(self, batch: Batch) -> bool:
         """`publish`, if that can be done on the spot; False if it must be waited for, and nothing was done."""
+
+    def expect_news(self) -> None:
+        """Called when `is_awaited` became true, before a look at what is there: what comes after is told at once."""
 
     def is_fresh(self) -> bool:
         """Whether the listener may be trusted now; microseconds, no waiting."""

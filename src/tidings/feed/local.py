@@ -3,20 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from tidings.errors import Forgotten, TidingsError
 from tidings.feed import Listener
+from tidings.feed.wakes import Wakes
 from tidings.model import Batch
 
 log = logging.getLogger("tidings.feed")
 
-LOOK_AROUND_S = 0.25  # a process that joined is woken from then on; until it is, it looks by itself
 PAGE = 1_000  # changes read from the store at a time: about 5 ms
 
 
@@ -50,29 +46,26 @@ class Log(Protocol):
 class LocalFeed:
     """See `tidings.feed` for what every method promises.
 
-    With `wake_dir` None this process is the only one that writes, and all there is to do is to pass its commits on.
-    Otherwise each process has a datagram socket in that directory, and who committed wakes the others. Each looks
-    every `look_s` seconds besides, since a datagram can be lost with its sender, and a commit with its caller.
+    With `wakes` None this process is the only one that writes, and all there is to do is to pass its commits on.
+    Otherwise who committed wakes those that wait. Each looks every `look_s` seconds besides, since a wake can be lost
+    with its sender, and a commit with its caller.
     """
 
     _listener: Listener  # from `start` on
 
     def __init__(
-        self, log: Log, wake_dir: str | None, look_s: float, on_check: Callable[[], None] = lambda: None
+        self, log: Log, wakes: Wakes | None, look_s: float, on_check: Callable[[], None] = lambda: None
     ) -> None:
         self._log = log
-        self._wake_dir = Path(wake_dir) if wake_dir is not None else None
+        self._wakes = wakes
         self._look_s = look_s
         self._on_check = on_check  # counts the looks at the file that other processes write, too
         self._position = 0
         self._announced = 0
         self._catching_up: asyncio.Task[None] | None = None
-        self._socket: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looked: asyncio.Task[None] | None = None  # follows what a look has seen
         self._is_put_off = False  # woken while own writes were under way
-        self._others: list[str] = []
-        self._look_around_at = 0.0
 
     @property
     def identity(self) -> int:
@@ -87,8 +80,8 @@ class LocalFeed:
         self._begin_at(after)
         await self._follow()
         self._log.follow(self._take)
-        if self._wake_dir is not None:
-            self._open_socket(self._wake_dir)
+        if self._wakes is not None:
+            self._wakes.open(self._take_wake)
         self._look_on()
 
     async def publish(self, batch: Batch) -> None:
@@ -103,15 +96,19 @@ class LocalFeed:
             self._apply(batch)
         if batch.last > self._announced:  # once a commit, whoever applied it here
             self._announced = batch.last
-            self._wake_others()
+            if self._wakes is not None:
+                self._wakes.wake()
         if self._is_put_off:
             self._is_put_off = False
-            if not self.is_fresh():
-                self._look()
+            self._look()
         return True
 
+    def expect_news(self) -> None:
+        if self._wakes is not None:
+            self._wakes.ask()
+
     def is_fresh(self) -> bool:
-        if self._wake_dir is not None:
+        if self._wakes is not None:
             self._on_check()
         return self._log.latest() <= self._position
 
@@ -130,11 +127,8 @@ class LocalFeed:
         if self._looked is not None:
             self._looked.cancel()
             await asyncio.gather(self._looked, return_exceptions=True)
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket.fileno())
-            with contextlib.suppress(OSError):
-                os.unlink(self._socket.getsockname())
-            self._socket.close()
+        if self._wakes is not None:
+            self._wakes.close()
 
     def _begin_at(self, position: int) -> None:
         self._position = position
@@ -171,35 +165,11 @@ class LocalFeed:
         if batch.after <= self._position:
             self._apply(batch)
 
-    def _open_socket(self, wake_dir: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(wake_dir / f"{os.getpid()}-{secrets.token_hex(4)}"))
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._take_wakes, self._socket)
-
-    def _take_wakes(self, own: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while own.recv(16):
-                pass
+    def _take_wake(self) -> None:
         if self._log.waiting:  # our next commit brings the news of others before it: a reading of its own can wait
             self._is_put_off = True
         else:
             self._look()
-
-    def _wake_others(self) -> None:
-        """A full or dead socket is passed over: its owner looks by itself."""
-        if self._socket is None or self._wake_dir is None:
-            return
-        now = asyncio.get_running_loop().time()
-        if now >= self._look_around_at:
-            self._look_around_at = now + LOOK_AROUND_S
-            own = self._socket.getsockname()
-            with contextlib.suppress(OSError):  # it goes when its supervisor was killed, and we go soon after
-                self._others = [
-                    path for name in os.listdir(self._wake_dir) if (path := f"{self._wake_dir}/{name}") != own
-                ]
-        for other in self._others:
-            with contextlib.suppress(OSError):
-                self._socket.sendto(b"!", other)
 
     def _look_on(self) -> None:
         """Look, now and every `look_s`: a callback, since a task that wakes so often is half of what idling costs."""
@@ -210,6 +180,8 @@ class LocalFeed:
         """Follow if the file is ahead of us."""
         if self._looked is not None and not self._looked.done():
             return  # there is another look behind it
+        if self._wakes is not None and self._listener.is_awaited:
+            self._wakes.ask()  # before the look: what is committed after it wakes us
         with contextlib.suppress(TidingsError):  # the store is away: the next look tries again
             if self._log.look() > self._position:
                 self._looked = asyncio.create_task(self.catch_up(), name="tidings-feed")

@@ -16,11 +16,6 @@ class Span:
     invoked: int
     answered: int
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether it surely took effect."""
-        return self.answered < FOREVER
-
 
 @dataclass
 class Switch:

@@ -205,6 +205,7 @@ class Messages:
         deadline = loop.time() + question.wait_s
         while True:
             waiter = node.tail.wait_for((own(user_id),))  # from here on a change of memberships wakes as well
+            node.feed.expect_news()
             try:
                 entry = await node.directory.entry(user_id)
                 node.tail.wait_for_more(waiter, entry.mailboxes_with_sent if question.with_sent else entry.mailboxes)

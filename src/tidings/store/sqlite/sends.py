@@ -36,7 +36,7 @@ FROM {_GIVEN}
 _Row = tuple[str | int | bytes | None, ...]
 
 _KNOWN_MAX = 50_000  # pairs and heads remembered: 10 MB
-_SIZES = (64, 16, 4, 1)  # rows a statement
+_SIZES = (64, 32, 16, 8, 4, 2, 1)  # rows a statement: so that each is prepared once, and few are needed
 
 _KEYS = "SELECT content, position FROM json_each(?) LEFT JOIN keys ON name = unhex(value)"
 

@@ -72,6 +72,7 @@ class Writer:
         self._lag_max = lag_max
         self._health = Health()
         self._known = Known()
+        self._foreign: list[Batch] = []  # read by commits whose outcomes were not delivered yet
         self._may_begin_at = 0.0
         self._tend_at = 0.0
         self.committed = -1  # the last position that a commit of ours was answered for
@@ -147,7 +148,8 @@ class Writer:
             outcomes = self._take_apart(jobs, failed)
         if jobs:
             self._health.note(error for _, _, error in outcomes)
-            self._loop.call_soon_threadsafe(self._deliver, outcomes)
+            foreign, self._foreign = self._foreign, []
+            self._loop.call_soon_threadsafe(self._deliver, outcomes, foreign)
             self._tend()
 
     def _let_pass(self) -> None:
@@ -195,7 +197,7 @@ class Writer:
         finally:
             self._set_pause(last)
         if transaction.foreign is not None:
-            self._loop.call_soon_threadsafe(self._on_foreign, transaction.foreign)
+            self._foreign.append(transaction.foreign)
         batch = transaction.batch()
         return [(job, None if error else Written(value, batch), error) for job, value, error in results]
 
@@ -226,7 +228,9 @@ class Writer:
         except (apsw.Error, OSError):
             return
 
-    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+    def _deliver(self, outcomes: Sequence[Outcome], foreign: Sequence[Batch]) -> None:
+        for batch in foreign:
+            self._on_foreign(batch)
         self._on_batch(len(outcomes))
         self._jobs.release(job for job, _, _ in outcomes)
         for job, written, error in outcomes:

@@ -1,0 +1,91 @@
+"""Nodes that tell each other: a store handle with a feed on it each, and a listener that holds the feed to its word."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from tests.backends import Place, Wires, private, sign_up
+from tidings.feed import Feed
+from tidings.model import Batch, Change, Written
+from tidings.store import Store
+
+DEADLINE_S = 20.0  # for what takes milliseconds
+
+
+class Recorder:
+    """A listener that keeps what it was told, and holds the feed to its promises while it is told."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.batches: list[Batch] = []
+        self.resets: list[int] = []
+        self.position = -1
+        self.is_awaited = True
+        self._news = asyncio.Event()
+
+    def apply(self, batch: Batch) -> None:
+        assert self.resets, "told before the first reset"
+        assert batch.after == self.position, "a gap, or news told twice"
+        positions = [change.position for change in batch.changes]
+        assert positions == sorted(set(positions))
+        assert all(batch.after < position <= batch.last for position in positions)
+        self.changes += batch.changes
+        self.batches.append(batch)
+        self.position = batch.last
+        self._news.set()
+
+    def reset(self, position: int) -> None:
+        self.resets.append(position)
+        self.changes.clear()
+        self.batches.clear()
+        self.position = position
+        self._news.set()
+
+    async def until_position(self, position: int) -> None:
+        """Wait until everything up to a position was told."""
+        async with asyncio.timeout(DEADLINE_S):
+            while self.position < position:
+                self._news.clear()
+                await self._news.wait()
+
+
+class Node(msgspec.Struct):
+    """A store handle with a started feed on it, and what it was told."""
+
+    store: Store
+    feed: Feed
+    told: Recorder
+
+    async def commit(self, sender: str, receiver: str) -> Written[Any]:
+        """A send that is stored, and not yet told to anybody."""
+        return await self.store.send(private(sender, receiver))
+
+    async def send(self, sender: str, receiver: str) -> Written[Any]:
+        """A send that is stored and told."""
+        written = await self.commit(sender, receiver)
+        await self.feed.publish(written.batch)
+        return written
+
+
+async def start(store: Store, wires: Wires, look_s: float, after: int = 0) -> Node:
+    """One more node."""
+    told = Recorder()
+    return Node(store, await wires.start(store, told, look_s, after=after), told)
+
+
+class Pair(msgspec.Struct):
+    """Two nodes on one store, and two users of it."""
+
+    first: Node
+    second: Node
+    ann: str
+    bob: str
+
+
+async def pair(place: Place, wires: Wires, look_s: float) -> Pair:
+    """Two nodes that have been told of Ann and Bob."""
+    store = await place.serve()
+    worker = await place.join(store)
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    return Pair(await start(store, wires, look_s), await start(worker, wires, look_s), ann, bob)
