@@ -31,6 +31,21 @@ def _acknowledged(events: Sequence[Event]) -> dict[str, Sending]:
     }
 
 
+def _missed(events: Sequence[Event]) -> list[Message]:
+    """Messages that would be missed: their reader read to the end after they were acknowledged."""
+    acknowledged = _acknowledged(events)
+    last: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, Reading) and event.outcome == "ok" and not event.more and not event.chain.endswith("-3"):
+            last[event.reader] = max(last.get(event.reader, 0), event.invoked)
+    return [
+        message
+        for _, read, message in _given(events)
+        if message.message_id in acknowledged
+        and (acknowledged[message.message_id].answered or 0) < last.get(read.reader, 0)
+    ]
+
+
 def _with(events: Sequence[Event], index: int, event: Event) -> list[Event]:
     return [*events[:index], event, *events[index + 1 :]]
 
@@ -48,17 +63,13 @@ def _mapped(events: Sequence[Event], change: Callable[[Message], Message | None]
 
 def lost(events: Sequence[Event], rng: random.Random) -> tuple[str, list[Event]]:
     """An acknowledged message disappears from every answer."""
-    acknowledged = _acknowledged(events)
-    end = {event.reader: event for event in events if isinstance(event, Reading) and not event.more}
-    found = [m for _, _, m in _given(events) if m.message_id in acknowledged and end]
-    gone = rng.choice(found).message_id
+    gone = rng.choice(_missed(events)).message_id
     return "lost", _mapped(events, lambda m: None if m.message_id == gone else m)
 
 
 def renumbered(events: Sequence[Event], rng: random.Random) -> tuple[str, list[Event]]:
     """The same, with what came after it in the mailbox moved up, so that no seq is missing."""
-    acknowledged = _acknowledged(events)
-    gone = rng.choice([m for _, _, m in _given(events) if m.message_id in acknowledged])
+    gone = rng.choice(_missed(events))
 
     def moved(m: Message) -> Message | None:
         if m.message_id == gone.message_id and not m.sent:
