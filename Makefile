@@ -2,19 +2,21 @@
 # make venv    only install, into .venv, what that takes
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
-# make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
+# make bench   the budgets, as ratios measured on this machine; make bench-quick in a minute or so, with more noise
+# make foreign the clients that others wrote, by npm, without which some tests are skipped
 # make pins    bring every pinned version up to date
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
 RUN := $(VENV)/.run-is-ready
 DEV := $(VENV)/.dev-is-ready
+FOREIGN := tests/foreign/node_modules/.is-ready
 ARGS ?=
 # Tests mostly wait for servers, so one more at a time than there are cores; JOBS=0 runs them in one process.
 JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run venv test test-slow lint types check bench bench-quick pins clean
+.PHONY: run venv test test-slow lint types check bench bench-quick foreign pins clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
@@ -42,6 +44,8 @@ bench: $(DEV)
 bench-quick: $(DEV)
 	$(PY) -m bench --quick $(ARGS)
 
+foreign: $(FOREIGN)
+
 # The stamps make every later run instant, and possible without a network.
 $(RUN): requirements.txt pyproject.toml | $(PY)
 	@echo "Installing what Tidings needs, once ..."
@@ -51,6 +55,11 @@ $(RUN): requirements.txt pyproject.toml | $(PY)
 
 $(DEV): requirements-dev.txt $(RUN)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# Exact versions by package.json; a lock file would have the addresses of whatever registry was used.
+$(FOREIGN): tests/foreign/package.json
+	@cd tests/foreign && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@
 
 $(PY):

@@ -8,11 +8,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self, TypeVar
 
 import msgspec
 
+from bench.audience import Act, Done, Heard
 from bench.load import Measured, Plan, Told, cpu_s
+
+T = TypeVar("T")
 
 READY = re.compile(r"istening on http://127\.0\.0\.1:(\d+)$")
 START_S = 60.0
@@ -186,30 +189,29 @@ def bare(core: int, kind: str, size: int) -> AbstractContextManager[Server]:
     return serving(core, [sys.executable, "-m", "bench.bare", kind, str(size)])
 
 
-class Load:
-    """The load's process; as a context manager it ends with the bench."""
+class Answering:
+    """A process that answers each line of JSON with another; as a context manager it ends with the bench."""
+
+    module = ""
 
     def __init__(self, core: int) -> None:
         with pinned(core):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [sys.executable, "-m", self.module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
 
-    def run(self, plan: Plan) -> Measured:
-        """Run one round. Raises Failed with what the load complained of."""
+    def _ask(self, what: msgspec.Struct, kind: type[T]) -> T:
+        """Have something done, and what is said of it. Raises Failed if the process ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(msgspec.json.encode(plan) + b"\n")
+            self._process.stdin.write(msgspec.json.encode(what) + b"\n")
             self._process.stdin.flush()
-            told = msgspec.json.decode(self._process.stdout.readline(), type=Told)
+            return msgspec.json.decode(self._process.stdout.readline(), type=kind)
         except (BrokenPipeError, msgspec.DecodeError):
-            raise Failed(f"the load ended, with exit code {self._process.wait(END_S)}") from None
-        if told.measured is None:
-            raise Failed(told.wrong)
-        return told.measured
+            raise Failed(f"{self.module} ended, with exit code {self._process.wait(END_S)}") from None
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -218,3 +220,29 @@ class Load:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(END_S)
+
+
+class Load(Answering):
+    """The load's process."""
+
+    module = "bench.load"
+
+    def run(self, plan: Plan) -> Measured:
+        """Run one round. Raises Failed with what the load complained of."""
+        told = self._ask(plan, Told)
+        if told.measured is None:
+            raise Failed(told.wrong)
+        return told.measured
+
+
+class Audience(Answering):
+    """The audience's process."""
+
+    module = "bench.audience"
+
+    def play(self, act: Act) -> Heard:
+        """Play one act. Raises Failed with what was wrong."""
+        done = self._ask(act, Done)
+        if done.wrong:
+            raise Failed(done.wrong)
+        return done.heard

@@ -41,6 +41,7 @@ GOOD = {
 }
 SEND_TO_GROUP = Good("/v1/messages/send?type=group", GROUPWIDE)
 POSTS = {operation: good for operation, good in GOOD.items() if operation.startswith("POST")}
+STREAM, SOCKET = "GET /v1/messages/{userId}/stream", "GET /v1/messages/{userId}/live"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 # No id of anybody: made up, the other kind's, empty but for a space, with NUL, beyond ASCII, and very long.
 NO_USER = (UNKNOWN["user"], "<hikers>", " ", "\0", "\u2603", "../<ann>", "%00", "u" * 10_000)
@@ -60,7 +61,16 @@ def rows() -> list[Row]:
     made += [row for operation, good in POSTS.items() for row in _body_rows(good_row(operation, good), good)]
     to_group = _body_rows(good_row("POST /v1/messages/send", SEND_TO_GROUP), SEND_TO_GROUP)
     made += [replace(row, name=f"to a group, {row.name}") for row in to_group]
-    made += [*_method_rows(), *_path_rows(), *_nobody_rows(), *_state_rows(), *poll_rows(), *group_rows(), *wire_rows()]
+    made += [
+        *_method_rows(),
+        *_path_rows(),
+        *_nobody_rows(),
+        *_state_rows(),
+        *_stream_rows(),
+        *poll_rows(),
+        *group_rows(),
+        *wire_rows(),
+    ]
     return made
 
 
@@ -213,12 +223,27 @@ def _path_rows() -> Iterator[Row]:
             "/v1/users/",
             "/v1/users/a/b",
         ),
-        *("/v1/users/create/", "/v1//users/create", "/v1/messages/", "/v1/messages/<ann>/", "/v1/messages/<ann>/live"),
+        *("/v1/users/create/", "/v1//users/create", "/v1/messages/", "/v1/messages/<ann>/", "/v1/messages/<ann>/live/"),
         *("/v1/groups/<hikers>/members/", "/v1/groups/<hikers>/x", "/%2e%2e/etc/passwd", "/v1/../healthz", "/%00"),
         *("/v1/users/%2f", "/v1/users/a%2Fb", "/.env", "/favicon.ico", "/v1/messages/%2F<ann>", "/health%7A/x"),
     ):
         yield Row(f"path {path}", 404, "unknown_path", target=path.encode())
         yield Row(f"path {path}, POST", 404, "unknown_path", method="POST", target=path.encode(), body=b"{}")
+
+
+def _stream_rows() -> Iterator[Row]:
+    """Streams and sockets: who may not have one, and what is wrong with the query."""
+    for operation in (STREAM, SOCKET):
+        target = operation.partition(" ")[2].replace("{userId}", "<ann>")
+        yield from _door_rows(Row("good", 200, "", operation, target=target.encode()))
+        for query in ("sent=x", "sent=INCLUDE", "sent=include,include"):
+            yield Row(query, 400, "bad_sent", operation, target=f"{target}?{query}".encode())
+        for query in ("cursor=now&cursor=now", "sent=&sent="):
+            yield Row(query, 400, "malformed", operation, target=f"{target}?{query}".encode())
+    for cursor in ("x", "<others>", "<cut>", "<altered>"):
+        target = f"/v1/messages/<ann>/stream?cursor={cursor}"
+        yield Row(f"cursor {cursor}", 400, "bad_cursor", STREAM, target=target.encode())
+    yield Row("no handshake", 426, "upgrade_required", SOCKET, target=b"/v1/messages/<ann>/live")
 
 
 def _nobody_rows() -> Iterator[Row]:

@@ -69,5 +69,9 @@ def wire_rows() -> Iterator[Row]:
     foreign_page = (
         b"GET /v1/messages/<ann>/live HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n" + upgrade
     )
-    yield Row("a foreign page's websocket", 403, "foreign_origin", raw=foreign_page)
+    yield Row("a foreign page's websocket", 403, "foreign_origin", raw=foreign_page, ends=True)
+    socket = b"GET /v1/messages/<ann>/live HTTP/1.1\r\nHost: localhost\r\nSec-WebSocket-Protocol: tidings.v9\r\n"
+    whole_key = upgrade.replace(b"AAAA", b"A" * 22 + b"==")
+    yield Row("another subprotocol", 400, "bad_subprotocol", raw=socket + whole_key, ends=True)
+    yield Row("half a websocket's key", 400, "malformed", raw=socket + upgrade, ends=True)
     yield Row("all of the server", 404, "unknown_path", raw=b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")

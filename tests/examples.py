@@ -138,6 +138,6 @@ def compare(scene: Scene, printed: str, names: Names) -> None:
 
 
 def _likeness(text: str) -> str:
-    """A text without what differs from run to run: ids, whole or short, and numbers."""
-    text = SHORT_ID.sub("#id", ID.sub(r"\1-id", text))
+    """A text without what differs from run to run: ids, whole or short, cursors and numbers."""
+    text = CURSOR.sub("cursor", SHORT_ID.sub("#id", ID.sub(r"\1-id", text)))
     return "\n".join(line.rstrip() for line in NUMBER.sub("N", text.strip()).splitlines())

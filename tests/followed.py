@@ -1,10 +1,20 @@
-"""Who follows whom: `cast`, and the next messages of a follower."""
+"""Who follows whom, and in which ways: `every_way`, `cast`, and the next messages of a follower."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import get_args
+
+import pytest
 
 from tidings import Client
 from tidings.client import Following
+from tidings.client.calls import Way
+
+HAS_WEBSOCKET = find_spec("tidings.live.websocket") is not None
+WAYS: tuple[Way, ...] = tuple(way for way in get_args(Way) if way != "websocket" or HAS_WEBSOCKET)
+
+every_way = pytest.mark.parametrize("way", WAYS)
 
 
 @asynccontextmanager

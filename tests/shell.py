@@ -1,15 +1,19 @@
 """The command `tidings` as programs and people run it: `Shell`, and `on_a_terminal` for what people see."""
 
+import codecs
+import fcntl
 import io
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -162,6 +166,63 @@ def on_a_terminal(command: list[str], env: Mapping[str, str], stdin: str = "", w
         thread.join(DEADLINE_S)
         os.close(ours)
     return got.decode().replace("\r\n", "\n")
+
+
+class Terminal:
+    """A command at a terminal with somebody before it, who reads and types. `left` are those that did not end yet."""
+
+    left: ClassVar[list["Terminal"]] = []
+
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        quiet = {**env, "PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody here answers where the cursor is
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=quiet, start_new_session=True
+        )
+        os.close(theirs)
+        self.text = ""
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+        self.left.append(self)
+
+    def _drain(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            while piece := os.read(self._ours, 65_536):
+                with self._news:
+                    self.text += decoder.decode(piece)
+                    self._news.notify_all()
+        except OSError:  # EIO: nobody holds the terminal any more
+            pass
+
+    def expect(self, pattern: str, after: int = 0) -> int:
+        """Wait for a match in what stood on it behind a place; gives the place behind the match."""
+        wanted = re.compile(pattern)
+        with self._news:
+            self._news.wait_for(lambda: wanted.search(self.text, after), PATIENCE_S)
+            match = wanted.search(self.text, after)
+        assert match, f"no {pattern!r}, but: {self.text[after:]!r}"
+        return match.end()
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._ours, keys.encode())
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        code = self._process.wait(PATIENCE_S)
+        self.close()
+        return code
+
+    def close(self) -> None:
+        """End it, if it did not."""
+        self._process.kill()
+        self._process.wait()
+        self._thread.join(DEADLINE_S)
+        os.close(self._ours)
+        self.left.remove(self)
 
 
 def plain(text: str) -> str:

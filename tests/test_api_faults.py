@@ -52,7 +52,8 @@ class Spoken:
 
 def ask(handler: Handler) -> tuple[Spoken, Metrics]:
     metrics, spoken = Metrics(), Spoken()
-    shared = Shared(services=cast(Any, None), settings=Settings(), metrics=metrics, openapi=b"")
+    nothing = cast(Any, None)
+    shared = Shared(services=nothing, settings=Settings(), metrics=metrics, openapi=b"", streams=nothing)
     endpoint = Endpoint("/faulty", {"GET": handler}, shared)
     scope = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
     asyncio.run(endpoint(scope, spoken.receive, spoken.send))

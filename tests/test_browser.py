@@ -54,11 +54,16 @@ def test_a_call_is_made_from_the_docs(server: ServerProcess, page: "Page") -> No
     assert _call(show, userId=created["userId"]) == {**created, "groups": [], "blocks": []}
     read = _operation(page, "GET", "/v1/messages/{userId}")
     assert _call(read, userId=created["userId"], limit="x", status=400)["code"] == "bad_limit"
+    stream = _operation(page, "GET", "/v1/messages/{userId}/stream")
+    stream.get_by_label("userId", exact=True).fill(created["userId"])
+    stream.get_by_role("button", name="Call", exact=True).click()
+    stream.locator("button + pre").filter(has_text="event: heartbeat").wait_for()
     assert all(url.startswith(server.url) for url in asked), "the page asks somebody else"
     assert [url.removeprefix(server.url) for url in asked if "/v1/" in url] == [
         "/v1/users/create",
         f"/v1/users/{created['userId']}",
         f"/v1/messages/{created['userId']}?limit=x",
+        f"/v1/messages/{created['userId']}/stream",
     ]
 
 

@@ -1,33 +1,36 @@
 """Following: each message once for ever, whatever fails, and what can't be continued said."""
 
 import asyncio
+import itertools
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.followed import cast, texts
+from tests.followed import cast, every_way, texts
 from tests.scene import Line, scene
 from tests.server import ServerProcess
 from tidings import AnotherHistory, Client, Retries, TidingsError, Unreachable
 from tidings.client import Following
+from tidings.client.calls import Way
 from tidings.errors import Malformed, Unknown
 from tidings.model import Message
 
 
+@every_way
 @scene
-async def test_each_message_once_whatever_is_killed(tmp_path: Path) -> None:
+async def test_each_message_once_whatever_is_killed(way: Way, tmp_path: Path) -> None:
     """Bob follows over a bad line, Ann sends; the server is killed twice: he gets each message once, in order."""
     server = ServerProcess.start(tmp_path)
     port = server.url.rpartition(":")[2]
     wanted = [f"message {number}" for number in range(200)]
     try:
-        async with cast(server.url) as (tidings, ann, bob, hikers), Line(server.url, seed=3, bytes_max=8000) as line:
+        async with cast(server.url) as (tidings, ann, bob, hikers), Line(server.url, seed=3, bytes_max=20_000) as line:
             async with Client(line.url) as over_the_line:
                 got: list[Message] = []
 
                 async def follow() -> None:
-                    async for message in over_the_line.follow(bob, limit=7):
+                    async for message in over_the_line.follow(bob, limit=7, transport=way):
                         got.append(message)
                         if len(got) == 2 * len(wanted):
                             return
@@ -58,14 +61,16 @@ async def test_a_cursor_is_saved_when_all_before_it_was_handled(server: ServerPr
     async with cast(server.url) as (tidings, ann, bob, _):
         for number in range(6):
             await tidings.send(ann, bob, str(number))
-        following = tidings.follow(bob, save=saved.append, limit=3)
+        following = tidings.follow(bob, save=saved.append, limit=3, transport="poll")
         first = [await anext(following) for _ in range(3)]
         assert saved == []  # the third one may not have been handled yet
         assert following.cursor is None
         third_to_fifth = [await anext(following), await anext(following)]
         assert saved == [following.cursor]
 
-        again = tidings.follow(bob, saved[-1], save=keep, limit=3)  # the fourth and fifth were handed over, not saved
+        again = tidings.follow(
+            bob, saved[-1], save=keep, limit=3, transport="poll"
+        )  # the fourth and fifth were handed over, not saved
         rest = [await anext(again) for _ in range(3)]
         assert [message.message_id for message in rest[:2]] == [message.message_id for message in third_to_fifth]
         assert [message.message for message in [*first, *rest]] == ["0", "1", "2", "3", "4", "5"]
@@ -74,8 +79,33 @@ async def test_a_cursor_is_saved_when_all_before_it_was_handled(server: ServerPr
         assert len(saved) == 2
 
 
+@every_way
 @scene
-async def test_what_could_not_be_saved_is_saved_before_the_next(server: ServerProcess) -> None:
+async def test_a_place_that_is_kept_is_behind_what_was_handled(way: Way, server: ServerProcess) -> None:
+    """Bob's program dies again and again, wherever it is: it goes on from the place kept, and misses nothing."""
+    async with cast(server.url) as (tidings, ann, bob, hikers):
+        wanted = [str(number) for number in range(30)]
+        for text in wanted:
+            await tidings.send_to_group(ann, hikers, text)
+        saved: list[str] = []
+        handled: list[str] = []
+        for lived in itertools.cycle((4, 1, 7)):
+            following = tidings.follow(bob, saved[-1] if saved else None, save=saved.append, limit=3, transport=way)
+            for _ in range(lived):
+                (text,) = await texts(following, 1)
+                if text not in handled:
+                    handled.append(text)
+                if len(handled) == len(wanted):
+                    break
+            await following.aclose()
+            if len(handled) == len(wanted):
+                break
+        assert handled == wanted
+
+
+@every_way
+@scene
+async def test_what_could_not_be_saved_is_saved_before_the_next(way: Way, server: ServerProcess) -> None:
     """The disk is full when the cursor is to be kept: the reader is told, and when asking again, it is kept first."""
     saved: list[str] = []
     failing = [OSError("disk full")]
@@ -87,7 +117,7 @@ async def test_what_could_not_be_saved_is_saved_before_the_next(server: ServerPr
 
     async with cast(server.url) as (tidings, ann, bob, _):
         await tidings.send(ann, bob, "one")
-        following = tidings.follow(bob, save=save)
+        following = tidings.follow(bob, save=save, transport=way)
         assert await texts(following, 1) == ["one"]
         with pytest.raises(OSError, match="disk full"):
             await anext(following)
@@ -96,11 +126,12 @@ async def test_what_could_not_be_saved_is_saved_before_the_next(server: ServerPr
         assert len(saved) == 1
 
 
+@every_way
 @scene
-async def test_a_cancelled_wait_loses_nothing(server: ServerProcess) -> None:
+async def test_a_cancelled_wait_loses_nothing(way: Way, server: ServerProcess) -> None:
     """Bob waits for a moment only, again and again: what comes later is given to the next who waits."""
     async with cast(server.url) as (tidings, ann, bob, _):
-        following = tidings.follow(bob)
+        following = tidings.follow(bob, transport=way)
         for number in range(3):
             waiting = asyncio.ensure_future(anext(following))
             with pytest.raises(TimeoutError):
@@ -113,8 +144,9 @@ async def test_a_cancelled_wait_loses_nothing(server: ServerProcess) -> None:
             assert await texts(following, 1) == [str(number)]
 
 
+@every_way
 @scene
-async def test_from_now_on(server: ServerProcess) -> None:
+async def test_from_now_on(way: Way, server: ServerProcess) -> None:
     """Who follows from now gets what is sent later, and the place of now is kept before anything comes."""
     saved: list[str] = []
     async with cast(server.url) as (tidings, ann, bob, hikers):
@@ -125,14 +157,15 @@ async def test_from_now_on(server: ServerProcess) -> None:
             saved.append(cursor)
             is_saved.set()
 
-        waiting = asyncio.ensure_future(anext(tidings.follow(bob, "now", save=save)))
+        waiting = asyncio.ensure_future(anext(tidings.follow(bob, "now", save=save, transport=way)))
         await is_saved.wait()
         await tidings.send_to_group(ann, hikers, "after")
         assert (await waiting).message == "after"
 
 
+@every_way
 @scene
-async def test_history_that_broke_off_is_said(tmp_path: Path) -> None:
+async def test_history_that_broke_off_is_said(way: Way, tmp_path: Path) -> None:
     """An older copy of the store is put back: the reader says so, once, and then begins from the beginning."""
     data, copy = tmp_path / "data", tmp_path / "copy"
     data.mkdir()
@@ -145,7 +178,7 @@ async def test_history_that_broke_off_is_said(tmp_path: Path) -> None:
     with ServerProcess.start(data) as server:
         port = server.url.rpartition(":")[2]
         async with Client(server.url) as tidings:
-            following = tidings.follow(bob, save=saved.append)
+            following = tidings.follow(bob, save=saved.append, transport=way)
             assert await texts(following, 1) == ["one"]
             await tidings.send(ann, bob, "lost")
             assert await texts(following, 1) == ["lost"]
@@ -158,17 +191,18 @@ async def test_history_that_broke_off_is_said(tmp_path: Path) -> None:
                 await tidings.send(ann, bob, "another")
                 assert await texts(following, 2) == ["one", "another"]
                 with pytest.raises(AnotherHistory):
-                    await anext(tidings.follow(bob, saved[0]))
+                    await anext(tidings.follow(bob, saved[0], transport=way))
 
 
+@every_way
 @scene
-async def test_what_will_not_pass_is_raised(server: ServerProcess) -> None:
+async def test_what_will_not_pass_is_raised(way: Way, server: ServerProcess) -> None:
     """Nobody by that name, and a cursor that is none: said at once, and again when asked again."""
     async with Client(server.url) as tidings:
         ann = (await tidings.create_user("ann")).user_id
         wrong: list[tuple[Following, type[TidingsError]]] = [
-            (tidings.follow("nobody"), Unknown),
-            (tidings.follow(ann, "none"), Malformed),
+            (tidings.follow("nobody", transport=way), Unknown),
+            (tidings.follow(ann, "none", transport=way), Malformed),
         ]
         for following, kind in wrong:
             for _ in range(2):
@@ -176,15 +210,16 @@ async def test_what_will_not_pass_is_raised(server: ServerProcess) -> None:
                     await anext(following)
 
 
+@every_way
 @scene
-async def test_a_silent_server_is_given_up_if_wished(tmp_path: Path) -> None:
+async def test_a_silent_server_is_given_up_if_wished(way: Way, tmp_path: Path) -> None:
     """With a bound on silence, following a server that is gone ends with Unreachable; the reader may go on later."""
     server = ServerProcess.start(tmp_path)
     port = server.url.rpartition(":")[2]
     async with Client(server.url, retries=Retries(total_s=0.2)) as tidings:
         ann = (await tidings.create_user("ann")).user_id
         await tidings.send(ann, ann, "one")
-        following = tidings.follow(ann, give_up_s=0.5)
+        following = tidings.follow(ann, give_up_s=0.5, transport=way)
         assert await texts(following, 1) == ["one"]
         server.kill()
         with pytest.raises(Unreachable):

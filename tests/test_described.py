@@ -4,6 +4,8 @@ All of schemathesis's checks are on. One of them wants every request that fits t
 OpenAPI can't say all there is to fit: that cursor and timestamp, after and before exclude each other, that two
 spellings of a field must agree, that a cursor is what an answer gave, that a key is new, which body goes with which
 type. `made_whole` sees to these, in requests that mean to be right; those that mean to be wrong are left as they are.
+Nor can it say what a handshake is: of the one operation that begins a WebSocket, no request is accepted here. And a
+stream that is opened never ends: only nobody's is asked for.
 """
 
 from collections import Counter
@@ -14,6 +16,7 @@ import hypothesis
 import pytest
 import schemathesis
 from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.api_client import Api
 from tests.server import ServerProcess
@@ -23,6 +26,7 @@ from tidings.routes import ROUTES
 
 SLOW_IS_FINE = list(hypothesis.HealthCheck)
 NO_LONG_WAITS = Settings(wait_max_s=0.01)
+SOCKET, STREAM = "openSocket", "streamMessages"
 A_CURSOR = 60  # characters that a cursor has at least
 described = schemathesis.openapi.from_dict(openapi.document(ROUTES, NO_LONG_WAITS))
 new_key = count()
@@ -30,6 +34,8 @@ new_key = count()
 
 def made_whole(case: schemathesis.Case[Any]) -> None:
     """Make a request right where the description can't say how, if it means to be right."""
+    if case.operation.definition.raw["operationId"] == STREAM:
+        case.path_parameters["userId"] = "nobody"
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     query = case.query
@@ -44,8 +50,14 @@ def made_whole(case: schemathesis.Case[Any]) -> None:
                 del case.body[other]
         if "type" in query and "recipientId" not in case.body:
             query["type"] = "private" if "receiverId" in case.body else "group"
+    if case.headers and "Last-Event-ID" in case.headers:
+        case.headers["Last-Event-ID"] = "now"
     if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = f"key-{next(new_key)}"
+
+
+def is_socket(case: schemathesis.Case[Any]) -> bool:
+    return bool(case.operation.definition.raw["operationId"] == SOCKET)
 
 
 def settings(examples: int, **others: Any) -> hypothesis.settings:
@@ -57,7 +69,7 @@ def settings(examples: int, **others: Any) -> hypothesis.settings:
 
 def tried(case: schemathesis.Case[Any], server: ServerProcess) -> None:
     made_whole(case)
-    case.call_and_validate(base_url=server.url)
+    case.call_and_validate(base_url=server.url, excluded_checks=[positive_data_acceptance] if is_socket(case) else [])
     assert server.complaints == ""
 
 
@@ -96,6 +108,10 @@ class Workflow(described.as_state_machine()):  # type: ignore[misc]  # made from
         super().after_call(response, case)
         self.seen[case.operation.definition.raw["operationId"], response.status_code] += 1
 
+    def validate_response(self, response: Any, case: schemathesis.Case[Any], *args: Any, **named: Any) -> None:
+        if not is_socket(case):  # which is asked alone, above
+            super().validate_response(response, case, *args, **named)
+
     def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
         return {"base_url": self.url}
 
@@ -121,4 +137,4 @@ def test_long_chains_of_calls(server: ServerProcess) -> None:
     """The same, many more and longer."""
     used = chained(server, 60, 25)
     v1 = {o.name for path, methods in ROUTES.items() if path.startswith("/v1") for o in methods.values()}
-    assert used == v1, Workflow.seen
+    assert used == v1 - {SOCKET, STREAM}, Workflow.seen

@@ -36,7 +36,7 @@ TOKENS = (
     b"Content-Length: 5\r\n",
     b"Transfer-Encoding: chunked\r\n",
 )
-STATUSES = {200, 400, 403, 404, 405, 409, 410, 413, 414, 422, 429, 431, 503}
+STATUSES = {101, 200, 400, 403, 404, 405, 409, 410, 413, 414, 422, 426, 429, 431, 503}
 
 
 def understood(raw: bytes) -> Vector | None:

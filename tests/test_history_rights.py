@@ -55,6 +55,19 @@ def test_a_read_after_removal_is_found() -> None:
     assert story.kinds() == {"leak"}
 
 
+def test_what_a_stream_gave_may_be_taken_later() -> None:
+    """Bob was put out of the room: what was said before may wait in his stream, what was said after may not."""
+    story = Story()
+    story.group("ann", "bob")
+    first = story.send("ann", "room", "one", private=False)
+    story.change("remove", "room", "bob")
+    story.read("bob", first, streamed=True)
+    assert story.kinds() == set()
+    second = story.send("ann", "room", "two", 2, private=False)
+    story.read("bob", second, streamed=True)
+    assert story.kinds() == {"leak"}
+
+
 def test_a_group_message_to_a_stranger_is_found() -> None:
     """Eve was never in the room."""
     story = Story()

@@ -20,6 +20,7 @@ from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.errors import TidingsError
 from tidings.feed.local import LocalFeed
+from tidings.live import Streams
 from tidings.metrics import Metrics
 from tidings.model import Written
 from tidings.routes import build
@@ -58,7 +59,8 @@ async def face(store: Store, stack: AsyncExitStack, changed: dict[str, Any]) -> 
     stack.push_async_callback(feed.close)
     node = Node(chosen, store, feed, tail, directory)
     services = Services(node, Users(node), Groups(node), Messages(node, metrics.hot, metrics.cold))
-    app = HotPolls(build(services, chosen, metrics), services.messages, Guard(chosen), metrics, chosen.uri_max_bytes)
+    routes = build(services, chosen, metrics, Streams(services.messages, node))
+    app = HotPolls(routes, services.messages, Guard(chosen), metrics, chosen.uri_max_bytes)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
     await stack.enter_async_context(client)
     return Face(feed, memory, client)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.findings import Finding
+from bench.scenes.live import live_delivery
 from bench.scenes.memory import users_in_memory
 from bench.scenes.polls import flat, hot_polls, old_polls, two_workers
 from bench.scenes.reading import long_mailbox
@@ -29,5 +30,6 @@ SCENES = {
     "cold": Scene("a long mailbox, read whole from the store", long_mailbox),
     "start": Scene("ready with many messages stored", starts),
     "idle": Scene("what doing nothing costs", idle),
+    "live": Scene("open streams: from send to receipt, deliveries, and what idle ones take", live_delivery),
     "memory": Scene("many users polled once: memory, garbage collection", users_in_memory),
 }

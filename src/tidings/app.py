@@ -1,7 +1,7 @@
 """How it is put together: store, feed, tail, directory and services are opened here in order, and closed in reverse.
 
 `App` is the ASGI callable; `api/hot.py` answers polls without news, the routes all else; the protocol
-gets its short ways from it (`find_response`, `sends`).
+gets its short ways from it (`find_response`, `sends`, `sockets`).
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from tidings.directory import Directory
 from tidings.errors import StartError, TidingsError
 from tidings.feed.local import LocalFeed
 from tidings.feed.wakes import Wakes
+from tidings.live import Streams
+from tidings.live.websocket import Sockets
 from tidings.metrics import Metrics
 from tidings.model import Batch
 from tidings.routes import build
@@ -105,6 +107,7 @@ class App:
         self._services: Services
         self._answer: HotPolls
         self._sends: Sends
+        self._sockets: Sockets
         self.failure: StartError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,6 +125,11 @@ class App:
     def sends(self) -> Sends:
         """Plain sends, for the protocol."""
         return self._sends
+
+    @property
+    def sockets(self) -> Sockets:
+        """WebSockets, for the protocol."""
+        return self._sockets
 
     def count_pause(self, generation: int, seconds: float) -> None:
         """Count a pause of the garbage collector."""
@@ -149,10 +157,13 @@ class App:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         self._services = await assemble(self._settings, self._metrics, self._worker, stack)
-        routes = build(self._services, self._settings, self._metrics)
+        streams = Streams(self._services.messages, self._services.node)
+        self._metrics.observe_with(lambda: {"tidings_streams": streams.open})
+        routes = build(self._services, self._settings, self._metrics, streams)
         messages, guard = self._services.messages, Guard(self._settings)
         self._answer = HotPolls(routes, messages, guard, self._metrics, self._settings.uri_max_bytes)
         self._sends = Sends(messages, guard, self._settings, self._metrics)
+        self._sockets = Sockets(messages, streams, guard, self._settings, self._metrics)
         keeper = asyncio.create_task(self._keep_house(), name="tidings-house")
         stack.callback(keeper.cancel)
 

@@ -73,10 +73,18 @@ class Settings:
     ] = 250
     blocks_per_user_max: Annotated[int, About("Users a user may block.", 1, 1_000_000)] = 10_000
     members_per_group_max: Annotated[int, About("Members of a group.", 1, 10_000_000)] = 100_000
-    waits_per_user_max: Annotated[int, About("Long-polls a user may hold at once: their devices.", 1, 1_000)] = 10
+    waits_per_user_max: Annotated[
+        int, About("Long-polls and streams a user may hold at once: their devices.", 1, 1_000)
+    ] = 10
     waits_max: Annotated[
-        int, About("Long-polls a process holds at once: about 20 KB of memory each.", 1, 1_000_000)
+        int, About("Long-polls and streams a process holds at once: about 20 KB of memory each.", 1, 1_000_000)
     ] = 50_000
+    heartbeat_s: Annotated[
+        float,
+        About(
+            "How often an idle stream shows that it lives, in seconds: under the 30 s of common proxies.", 0.05, 3600
+        ),
+    ] = 25.0
     mailbox_waiting_max: Annotated[
         int,
         About("Sends waiting for one mailbox, which takes 1,000 a second: a second's worth.", 1, 1_000_000),

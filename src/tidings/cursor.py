@@ -80,6 +80,72 @@ def unpack_vector(raw: bytes) -> Vector:
     return Vector(values[0], values[1] if has_sent else None, dict(zip(keys, seqs, strict=True)))
 
 
+class Marks:
+    """A vector that moves on, message by message, and is minted after each: what an open stream keeps.
+
+    `keys` has the mailboxes in the order of a vector: the reader's own, the sent copies if they are asked for, and each
+    group's with the key of the membership.
+    """
+
+    __slots__ = (
+        "_groups",
+        "_own",
+        "_packed",
+        "_places",
+        "_sent",
+        "_sent_kept",
+        "_seqs",
+        "_store",
+        "_user_id",
+        "_width",
+    )
+
+    def __init__(
+        self,
+        user_id: str,
+        store: tuple[int, int],
+        seqs: Mapping[str, int],
+        *,
+        mailboxes: tuple[str, str | None],
+        groups: Mapping[str, int],
+        sent_kept: int | None,
+    ) -> None:
+        self._user_id = user_id
+        self._store = store
+        self._seqs = dict(seqs)
+        self._own, self._sent = mailboxes
+        self._groups = groups
+        self._sent_kept = sent_kept
+        self._pack()
+
+    def seq(self, mailbox: str) -> int | None:
+        """The last seq given from a mailbox; None for one that is not among them."""
+        return self._seqs.get(mailbox)
+
+    def move(self, mailbox: str, seq: int) -> None:
+        """One more message was given."""
+        self._seqs[mailbox] = seq
+        if seq >> 8 * self._width:
+            self._pack()
+        else:
+            end = self._places[mailbox] + self._width
+            self._packed[end - self._width : end] = seq.to_bytes(self._width, "big")
+
+    def mint(self, position: int, digest: int) -> str:
+        """The cursor; `digest` is 0 unless everything up to `position` was given."""
+        return mint(self._user_id, Hint(*self._store, position, digest, bytes(self._packed)))
+
+    def _pack(self) -> None:
+        kept = self._seqs[self._sent] if self._sent is not None else self._sent_kept
+        by_key = {key: self._seqs[mailbox] for mailbox, key in self._groups.items()}
+        self._packed = bytearray(pack_vector(Vector(self._seqs[self._own], kept, by_key)))
+        self._width = self._packed[0]
+        has_sent = kept is not None
+        sorted_groups = sorted(self._groups, key=self._groups.__getitem__)
+        order = [self._own, *([self._sent or ""] if has_sent else []), *sorted_groups]
+        self._places = {mailbox: _COUNTS.size + self._width * n for n, mailbox in enumerate(order)}
+
+
 def mint(user_id: str, hint: Hint) -> str:
     """The cursor's text: base64 in the URL-safe alphabet."""
     content = _HEADER.pack(hint.generation, hint.run, hint.position, hint.digest) + hint.raw

@@ -12,6 +12,7 @@ TidingsError
 ├── TooLarge 413 ............ body_too_large, message_too_large
 ├── UriTooLong 414 .......... uri_too_long
 ├── KeyReused 422 ........... idempotency_key_reused
+├── UpgradeRequired 426 ..... upgrade_required: a socket, asked for without a handshake
 ├── TooMany 429 ............. mailbox_busy, too_many_waits         (retry helps)
 ├── HeadersTooLarge 431 ..... headers_too_large
 ├── Internal 500 ............ internal: a fault of ours, never of the client's input
@@ -117,6 +118,13 @@ class KeyReused(TidingsError):
     title = "Idempotency key reused"
 
 
+class UpgradeRequired(TidingsError):
+    """What is here speaks another protocol (RFC 9110, 15.5.22)."""
+
+    status = 426
+    title = "Upgrade required"
+
+
 class TooMany(TidingsError):
     """This mailbox or user has too much under way."""
 
@@ -166,3 +174,18 @@ def unknown_user(user_id: str) -> Unknown:
 def unknown_group(group_id: str) -> Unknown:
     """The error for a group that does not exist."""
     return Unknown("unknown_group", f"There is no group {group_id[:128]!r}.")
+
+
+def body_too_large(most: int) -> TooLarge:
+    """The error for a body over its limit, in bytes."""
+    return TooLarge("body_too_large", f"The body is longer than {most} bytes.")
+
+
+def uri_too_long(most: int) -> UriTooLong:
+    """The error for a target over its limit, in bytes."""
+    return UriTooLong("uri_too_long", f"Path and query are longer than {most} bytes.")
+
+
+def headers_too_large(most: int) -> HeadersTooLarge:
+    """The error for headers over their limit, in bytes."""
+    return HeadersTooLarge("headers_too_large", f"The headers are longer than {most} bytes.")

@@ -33,7 +33,8 @@ GAUGES = {
     "tidings_tail_bytes": "Bytes of memory that the tail's messages take, estimated.",
     "tidings_directory_users": "Users in the directory.",
     "tidings_directory_heads": "Mailbox heads in the directory.",
-    "tidings_waits": "Long-polls held now.",
+    "tidings_waits": "Long-polls and streams held now.",
+    "tidings_streams": "Of these, streams.",
     "tidings_writes_waiting": "Writes that wait for the store now.",
 }
 

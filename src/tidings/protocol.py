@@ -5,18 +5,20 @@ what it can't parse in plain text. Here each has a limit, and refusals are probl
 """
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tidings.api.replies import Reply, problem
 from tidings.api.sends import PlainSend
 from tidings.api.wire import Wire
 from tidings.config import Settings
-from tidings.errors import HeadersTooLarge, Malformed, TidingsError, TooLarge, UriTooLong
+from tidings.errors import Malformed, TidingsError, body_too_large, headers_too_large, uri_too_long
+from tidings.live.handshake import Handshake
+from tidings.live.sse import CONNECTION, Carrier
 
 LINGER_S = 1.0  # a refused client that still sends reads the answer in this time, instead of a reset connection
 NEVER = float("inf")
@@ -43,9 +45,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_answered = False  # the request being read was a hot poll
         self._refusal: TidingsError | None = None
         self._replay: bytes | None = None
+        self._handshake: Handshake | None = None
         self._in_body = False
         self._body_left = 0
         self._stalled: asyncio.TimerHandle | None = None
+        self.carrier: Carrier | None = None  # of a stream that is written straight to the transport
         self._waits_since = NEVER  # for its client, by the loop's clock
         # Bytes of the request being read, counted by chunks: those before it in its first chunk included, and left out.
         self._at_most = self._at_least = self._chunk = 0
@@ -71,8 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 break
             except httptools.HttpParserUpgrade as upgrade:
-                if self._should_upgrade():
-                    self.handle_websocket_upgrade()
+                if self._handshake is not None:
+                    self._hand_over(self._handshake, data[upgrade.args[0] :])
                     return
                 # An offer of something not spoken here is passed over (RFC 9110, 7.8). The parser has skipped the body
                 # behind it, and Java's client offers h2c with a body: so all is parsed again as if nothing was offered.
@@ -92,18 +96,20 @@ class BoundedProtocol(HttpToolsProtocol):
             and sum(len(name) + len(value) + 4 for name, value in self.headers) > self._headers_max
         ):
             self._refuse(self._too_large())
-        if self.parser.should_upgrade() and not self._should_upgrade():
-            self._replay = self._without_upgrade()
+        if self.parser.should_upgrade():
+            self._handshake = self._find_handshake()
+            self._replay = self._without_upgrade() if self._handshake is None else None
             return
         self._body_left = self.limits.body_max_bytes
         if self._is_taken_without_asgi():
             return
         if any(name == b"content-length" and int(value) > self._body_left for name, value in self.headers):
-            self._refuse(self._body_too_large())  # at once: nothing of it is read
+            self._refuse(body_too_large(self.limits.body_max_bytes))  # at once: nothing of it is read
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects
         self.scope["headers"] = headers
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]  # a name of ours
         super().on_headers_complete()
         self._in_body = True
 
@@ -111,7 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a piece of a body, or refuse the whole: sent in chunks, its length shows only now."""
         self._body_left -= len(body)
         if self._body_left < 0:
-            self._refuse(self._body_too_large())
+            self._refuse(body_too_large(self.limits.body_max_bytes))
         super().on_body(body)
 
     def on_message_begin(self) -> None:
@@ -169,6 +175,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for a client that takes its answers too slowly, but not for ever."""
         super().pause_writing()
+        if self.carrier is not None:
+            self.carrier.paused()
+            return
         # A little longer than a stream waits before it is broken off: closing alone would wait for the client again.
         self._stalled = self.loop.call_later(self.limits.keep_alive_s + LINGER_S, self.transport.abort)
 
@@ -176,6 +185,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Go on: it took them."""
         super().resume_writing()
         self._stop_stalling()
+        if self.carrier is not None:
+            self.carrier.resumed()
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether what was written waits for the client."""
+        return self.flow.write_paused
 
     def timeout_keep_alive_handler(self) -> None:
         """Close what is idle, and drop it where not even that is taken."""
@@ -192,6 +208,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._stop_stalling()
         self._let_go_of_timer()
+        if self.carrier is not None:
+            self.carrier.gone()
         cycle: Any = self.cycle
         if isinstance(cycle, PlainSend) and not cycle.is_begun:
             self.config.loaded_app.sends.gone(cycle)
@@ -232,7 +250,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request: it came whole and in time."""
-        if self._replay is not None:
+        if self._replay is not None or self._handshake is not None:
             return
         if self._is_answered:
             self._is_answered = False
@@ -248,6 +266,33 @@ class BoundedProtocol(HttpToolsProtocol):
             self.config.loaded_app.sends.begin(cycle)
         else:
             super().on_message_complete()
+
+    def _find_handshake(self) -> Handshake | None:
+        """The handshake that this request is, if it is one, with nothing before it that is not answered."""
+        is_free = self.cycle is None or self.cycle.response_complete
+        head = (self.parser.get_method(), self.parser.get_http_version(), self._get_upgrade())
+        if not is_free or head != (b"GET", "1.1", b"websocket") or any(name in WITH_BODY for name, _ in self.headers):
+            return None
+        try:
+            found: Handshake | None = self.config.loaded_app.sockets.find_handshake(self.url, self.headers)
+        except TidingsError as refusal:
+            self._refuse(refusal)
+        return found
+
+    def _hand_over(self, handshake: Handshake, rest: bytes) -> None:
+        """Leave the connection to a socket, which counts in the place of this among all."""
+        self._let_go_of_timer()
+        self._stop_stalling()
+        self.server_state.total_requests += 1
+        self.parser = None  # type: ignore[assignment]  # as uvicorn, where a connection ends
+        socket = self.config.loaded_app.sockets.open(handshake, self.transport, self.server_state)
+        self.connections.add(socket)
+        self.connections.remove(self)  # `discard` would tell that a connection ended
+        self.transport.set_protocol(socket)
+        if self.flow.write_paused:
+            socket.pause_writing()
+        if rest:
+            socket.data_received(rest)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what comes in now, for `_refusal` or as malformed, and end the connection."""
@@ -273,15 +318,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._write(self._refusal or Malformed("malformed", "The body can't be read to its end."))
 
     def _write(self, refusal: TidingsError) -> None:
-        reply = problem(refusal)
-        headers = [
-            *self.server_state.default_headers,
-            *reply.headers,
-            (b"content-length", b"%d" % len(reply.body)),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[reply.status] + lines + b"\r\n" + reply.body)
+        self.transport.write(self.wire.response(problem(refusal), self.server_state.default_headers, keep_alive=False))
         self._linger()
 
     def _linger(self) -> None:
@@ -290,19 +327,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._let_go_of_timer()
         self.timeout_keep_alive_task = self.loop.call_later(LINGER_S, self.transport.close)
 
-    def _refuse(self, refusal: TidingsError) -> None:
+    def _refuse(self, refusal: TidingsError) -> NoReturn:
         self._refusal = refusal
         raise refusal
 
     def _too_large(self) -> TidingsError:
         if self._in_body:
-            return self._body_too_large()
-        if len(self.url) > self._uri_max:
-            return UriTooLong("uri_too_long", f"Path and query take over {self._uri_max} bytes.")
-        return HeadersTooLarge("headers_too_large", f"The headers take over {self._headers_max} bytes.")
-
-    def _body_too_large(self) -> TidingsError:
-        return TooLarge("body_too_large", f"The body is longer than {self.limits.body_max_bytes} bytes.")
+            return body_too_large(self.limits.body_max_bytes)
+        return uri_too_long(self._uri_max) if len(self.url) > self._uri_max else headers_too_large(self._headers_max)
 
     def _without_upgrade(self) -> bytes:
         method = self.parser.get_method()

@@ -10,13 +10,14 @@ import msgspec
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tidings.api import about, groups, messages, users
+from tidings.api import about, groups, live, messages, users
 from tidings.api.call import Endpoint, Shared, refuse
 from tidings.api.limits import Guard
 from tidings.api.openapi import document
 from tidings.api.operation import Operation
 from tidings.config import Settings
 from tidings.errors import Unknown
+from tidings.live import Streams
 from tidings.metrics import Metrics
 from tidings.service import Services
 
@@ -24,6 +25,8 @@ from tidings.service import Services
 ROUTES: Mapping[str, Mapping[str, Operation]] = {
     "/v1/messages/send": {"POST": messages.send},  # ?type=private|group
     "/v1/messages/{userId}": {"GET": messages.read},  # ?cursor=|timestamp= &limit= &wait= &sent=
+    "/v1/messages/{userId}/stream": {"GET": live.stream},  # ?cursor= &sent=, or Last-Event-ID
+    "/v1/messages/{userId}/live": {"GET": live.live},  # WebSocket; ?cursor= &sent=
     "/v1/users/create": {"POST": users.create},
     "/v1/users/{userId}": {"POST": users.change, "GET": users.show},  # ?op=block|unblock
     "/v1/groups/create": {"POST": groups.create},
@@ -68,7 +71,7 @@ class Front:
         await refuse(Unknown("unknown_path", "There is nothing at this path."), "unknown", self._shared, scope, send)
 
 
-def build(services: Services, settings: Settings, metrics: Metrics) -> ASGIApp:
+def build(services: Services, settings: Settings, metrics: Metrics, streams: Streams) -> ASGIApp:
     """All routes over these services, as one ASGI callable for http."""
     described = msgspec.json.encode(document(ROUTES, settings))
-    return Front(Shared(services, settings, metrics, described))
+    return Front(Shared(services, settings, metrics, described, streams))

@@ -5,7 +5,8 @@ import sys
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -49,6 +50,9 @@ class _Box(msgspec.Struct, gc=False):
         return self.news[seq] if isinstance(self.news, dict) else self.news
 
 
+News = tuple[str, int, Posted]  # the mailbox, the message's seq there, and the message
+
+
 class Waiter:
     """Somebody who waits for news of some mailboxes."""
 
@@ -57,6 +61,22 @@ class Waiter:
     def __init__(self) -> None:
         self.mailboxes: set[str] = set()
         self.woken = asyncio.Event()
+
+
+class Subscriber(Protocol):
+    """Who is handed the news of some mailboxes as it is applied. No method may fail, wait, or call the tail."""
+
+    def take(self, news: Sequence[News], position: int) -> None:
+        """News of one batch in its order; with it, everything of these mailboxes up to `position` was handed over."""
+
+    def altered(self) -> None:
+        """The directory entry is no longer what it was: nothing that comes after may be taken until it is read."""
+
+    def lost(self) -> None:
+        """News may be missing from here on: what is needed must be read."""
+
+    def drained(self) -> None:
+        """The server stops."""
 
 
 class Tail:
@@ -74,6 +94,7 @@ class Tail:
         self._first = self._next = 0  # numbers: of the oldest, of the next one
         self._slots: deque[tuple[float, int]] = deque()  # when one began, and the number of its first message
         self._waiters: dict[str, set[Waiter]] = {}
+        self._subscribers: dict[str, dict[Subscriber, None]] = {}  # in the order they came
         self._is_open = True
         self.position = 0
         self.complete_since = 0
@@ -95,6 +116,8 @@ class Tail:
         self.position = self.complete_since = position
         self._complete_since_time = sys.maxsize  # unknown until something is evicted
         self._wake(list(self._waiters))
+        for subscriber in self._everyone():
+            subscriber.lost()
 
     def apply(self, batch: Batch) -> None:
         """Take the news of whole commits, then wake those who wait for them."""
@@ -118,6 +141,8 @@ class Tail:
         self.position = batch.last
         self.evict()
         self._wake(woken)
+        if self._subscribers:
+            self._hand_over(batch)
 
     def evict(self) -> None:
         """Let go of what is over the limits of time and size; called with each batch and now and then."""
@@ -179,10 +204,24 @@ class Tail:
             if not waiters:
                 del self._waiters[mailbox]
 
+    def subscribe(self, subscriber: Subscriber, mailboxes: Iterable[str]) -> None:
+        """Hand the news of these mailboxes over from the next batch on, until `unsubscribe`."""
+        for mailbox in mailboxes:
+            self._subscribers.setdefault(mailbox, {})[subscriber] = None
+
+    def unsubscribe(self, subscriber: Subscriber, mailboxes: Iterable[str]) -> None:
+        """Hand no more of these over."""
+        for mailbox in mailboxes:
+            subscribers = self._subscribers.get(mailbox)
+            if subscribers is not None:
+                subscribers.pop(subscriber, None)
+                if not subscribers:
+                    del self._subscribers[mailbox]
+
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits."""
-        return bool(self._waiters)
+        return bool(self._waiters or self._subscribers)
 
     @property
     def is_open(self) -> bool:
@@ -193,6 +232,8 @@ class Tail:
         """Wake all who wait, now and later, because the server stops."""
         self._is_open = False
         self._wake(list(self._waiters))
+        for subscriber in self._everyone():
+            subscriber.drained()
 
     def _put(self, mailbox: str, seq: int, posted: Posted) -> None:
         box = self._boxes.get(mailbox)
@@ -222,8 +263,30 @@ class Tail:
             end = start + bisect_right(range(start, end), until, key=lambda seq: box.at(seq).position)
         wanted = [box.at(seq) for seq in range(start, end)]
         if mailbox[0] == "s":
-            return [Found(_timestamp(news), mailbox, _copy(news)) for news in wanted]
+            return [Found(_timestamp(news), mailbox, copy_of(news)) for news in wanted]
         return [Found(_timestamp(news), mailbox, news.message) for news in wanted]
+
+    def _everyone(self) -> Sequence[Subscriber]:
+        return list({subscriber: None for some in self._subscribers.values() for subscriber in some})
+
+    def _hand_over(self, batch: Batch) -> None:
+        """Each subscriber's news in one piece; but what stands before a change of their entry comes before that."""
+        subscribers = self._subscribers
+        news: dict[Subscriber, list[News]] = {}
+        for change in batch.changes:
+            if isinstance(change, Altered):
+                for subscriber in list(subscribers.get(own(change.user_id), ())):
+                    subscriber.take(news.pop(subscriber, ()), change.position - 1)
+                    subscriber.altered()
+                continue
+            for subscriber in subscribers.get(change.mailbox, ()):
+                news.setdefault(subscriber, []).append((change.mailbox, change.message.seq, change))
+            if change.sent_seq:
+                copies = sent(change.message.sender_id)
+                for subscriber in subscribers.get(copies, ()):
+                    news.setdefault(subscriber, []).append((copies, change.sent_seq, change))
+        for subscriber, its_own in news.items():
+            subscriber.take(its_own, batch.last)
 
     def _wake(self, mailboxes: Iterable[str]) -> None:
         for mailbox in mailboxes:
@@ -239,7 +302,7 @@ def _size(news: Posted) -> int:
     return _ENTRY_BYTES + sys.getsizeof(news.message.message)
 
 
-def _copy(news: Posted) -> Message:
+def copy_of(news: Posted) -> Message:
     """The sender's copy: its seq is its place among the copies."""
     m = news.message
     return Message(m.sender_id, m.message, m.recipient_id, m.timestamp, m.message_id, news.sent_seq, True)

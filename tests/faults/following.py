@@ -7,18 +7,22 @@ import time
 import traceback
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 from tests.faults.crowd import Crowd
 from tests.faults.recorder import Recorder
+from tests.followed import WAYS
 from tests.server import until
 from tidings import Client, Retries, TidingsError
+from tidings.client.calls import Way
 from tidings.history import Reading
 from tidings.model import Message
 
 LIMITS = (1, 3, 20, 100)
 END = "the end"  # the last word to each user: nothing is sent to them after it
+DEADLINE_S = 90.0  # for hundreds of them, beside other tests
 ENDS = 2  # the second is asked for after the first was given: so after all that was acknowledged before
 
 
@@ -35,6 +39,7 @@ class Follower:
         self.ends = 0
         self.deaths = 0
         self.outlasted = 0
+        self.ways: set[Way] = set()
         self._recorder = recorder
         self._rng = random.Random(f"{seed} {name}")
         self._sent = sent
@@ -42,6 +47,7 @@ class Follower:
         self._cursor = ""
         self._asked = 0
         self._handled: list[Message] = []
+        self._is_streamed = False
 
     async def run(self, tidings: Client) -> None:
         """Follow until cancelled; whatever it raises is noted as wrong."""
@@ -62,12 +68,20 @@ class Follower:
             with_sent=self._sent,
             wait_s=self._rng.choice((0.3, 5.0)),
             limit=self._rng.choice(LIMITS),
+            transport=self._way(),
         )
         async for message in following:
             self._handled.append(message)
             if self._rng.random() < self._dies:
                 self.deaths += 1
                 return
+
+    def _way(self) -> Way:
+        """By any of the transports, another one in the next life."""
+        way = self._rng.choice(WAYS)
+        self._is_streamed = way != "poll"
+        self.ways.add(way)
+        return way
 
     def _outlast(self, _: TidingsError) -> None:
         self.outlasted += 1
@@ -85,6 +99,7 @@ class Follower:
             messages=list(self._handled),
             given=cursor,
             more=not ends,
+            streamed=self._is_streamed,
         )
         self._recorder.events.append(event)
         self.given += len(self._handled)
@@ -94,17 +109,22 @@ class Follower:
 
 
 class Followers:
-    """Two for each of the crowd, in a loop of a thread of their own: one goes on, one dies now and then."""
+    """So many pairs for each of the crowd, in a loop of a thread of their own: one goes on, one dies now and then.
 
-    def __init__(self, crowd: Crowd, seed: int) -> None:
+    With `url`, every fourth pair reads there: through a proxy that cuts.
+    """
+
+    def __init__(self, crowd: Crowd, seed: int, *, pairs: int = 1, url: str = "") -> None:
         self._crowd = crowd
+        self._urls = (*[crowd.target.url] * 3, url or crowd.target.url)
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="followers", daemon=True)
         self.everyone = [
-            Follower(crowd.recorder, f"{name} follows{' and dies' if dies else ''}", user, seed, sent=sent, dies=dies)
+            Follower(crowd.recorder, f"{name} {pair} {what}", user, seed, sent=sent, dies=dies)
+            for pair in range(pairs)
             for name, user in crowd.users.items()
-            for sent, dies in ((False, 0.0), (True, 0.02))
+            for what, sent, dies in (("follows", False, 0.0), ("follows and dies", True, 0.02))
         ]
 
     def __enter__(self) -> "Followers":
@@ -124,7 +144,7 @@ class Followers:
         for number in range(1, ENDS + 1):
             for user in self._crowd.users.values():
                 assert recorder.send(line, user, user, f"{END} {number}", True, "").outcome == "ok"
-            until(partial(self._was_given, number), what="somebody was not given the end")
+            until(partial(self._was_given, number), DEADLINE_S, "somebody was not given the end")
 
     def _was_given(self, number: int) -> bool:
         return bool(self._crowd.recorder.wrong) or all(follower.ends == number for follower in self.everyone)
@@ -132,8 +152,14 @@ class Followers:
     async def _run(self) -> None:
         self._task = asyncio.current_task()
         once = Retries(attempts_max=1)  # so that following itself is what outlasts the faults
-        async with Client(self._crowd.target.url, retries=once) as tidings:
-            await asyncio.gather(*(follower.run(tidings) for follower in self.everyone))
+        async with AsyncExitStack() as stack:
+            most = 3 * len(self.everyone)  # a look at a hole takes one besides, and who died may not be gone yet
+            clients = [
+                await stack.enter_async_context(Client(url, retries=once, connections_max=most)) for url in self._urls
+            ]
+            await asyncio.gather(
+                *(follower.run(clients[n // 8 % len(clients)]) for n, follower in enumerate(self.everyone))
+            )
 
     async def _stop(self) -> None:
         if self._task is not None:

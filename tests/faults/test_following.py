@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.faults.crowd import Crowd
 from tests.faults.following import Followers
 from tests.faults.mortal import Mortal
+from tests.followed import WAYS
 
 KILLS = 8
 
@@ -42,3 +44,4 @@ def test_followers_while_the_server_is_killed(
     assert given >= 1000
     assert outlasted >= KILLS
     assert deaths
+    assert {*chain.from_iterable(follower.ways for follower in everyone)} == {*WAYS}

@@ -86,8 +86,14 @@ def skipped(events: Sequence[Event], rng: random.Random) -> tuple[str, list[Even
     seen = [m.message_id for _, _, m in given]
     index, read, gone = rng.choice([g for g in given if seen.count(g[2].message_id) > 1])
     kept = [m for m in read.messages if m.message_id != gone.message_id]
-    if gone.message_id in _acknowledged(events) or any(
-        m.recipient_id == read.reader and m.seq > gone.seq and r.chain == read.chain for _, r, m in given
+    acknowledged = _acknowledged(events).get(gone.message_id)
+    goes_on = [
+        e
+        for e in events
+        if isinstance(e, Reading) and (e.reader, e.chain, e.outcome) == (read.reader, read.chain, "ok")
+    ]
+    if any(m.recipient_id == read.reader and m.seq > gone.seq for r in goes_on for m in r.messages if not m.sent) or (
+        acknowledged and any(not r.more and r.invoked > acknowledged.answered for r in goes_on)
     ):
         return "skipped", _with(events, index, replace(read, messages=kept))
     return lost(events, rng)

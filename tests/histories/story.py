@@ -57,6 +57,7 @@ class Story:
         outcome: Outcome = "ok",
         invoked: int | None = None,
         expired: bool = False,
+        streamed: bool = False,
     ) -> None:
         self.now += 10
         begin = self.now if invoked is None else invoked
@@ -73,6 +74,7 @@ class Story:
                 messages=messages,
                 more=more,
                 expired=expired,
+                streamed=streamed,
             )
         )
 

@@ -4,14 +4,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tidings.api.replies import BrokenOff, ClientGone, Reply, Stream, broken_off, disconnected, fault, problem, unread
+from tidings.api.replies import BrokenOff, ClientGone, Reply, broken_off, disconnected, fault, problem, unread
 from tidings.config import Settings
 from tidings.errors import MethodNotAllowed, StoreUnavailable, TidingsError
+from tidings.live import Streams
 from tidings.metrics import Metrics
 from tidings.service import Services
 
@@ -28,6 +29,7 @@ class Shared:
     settings: Settings
     metrics: Metrics
     openapi: bytes
+    streams: Streams
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -72,7 +74,16 @@ class Call(msgspec.Struct, frozen=True):
                 await asyncio.gather(ours, return_exceptions=True)
 
 
-Handler = Callable[[Call], Awaitable[Reply | Stream]]
+class Streamed(Protocol):
+    """An answer that is made while it is sent."""
+
+    status: int
+
+    async def send(self, scope: Scope, receive: Receive, send: Send, stall_s: float) -> None:
+        """Send it; see `tidings.api.replies.Stream` for what it raises."""
+
+
+Handler = Callable[[Call], Awaitable[Reply | Streamed]]
 
 
 class Endpoint:
@@ -109,7 +120,7 @@ class Endpoint:
             seconds, waited_s = time.perf_counter() - started, scope.get(WAIT, 0.0)
             self._shared.metrics.answered(self._route, scope["method"], status, seconds, waited_s)
 
-    async def _answer(self, call: Call) -> Reply | Stream:
+    async def _answer(self, call: Call) -> Reply | Streamed:
         method = call.scope["method"]
         handler = self._handlers.get(method)
         if handler is None:

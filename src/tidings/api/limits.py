@@ -10,7 +10,7 @@ from itertools import chain
 from starlette.types import Scope
 
 from tidings.config import Settings
-from tidings.errors import Foreign, HeadersTooLarge, TidingsError, UriTooLong
+from tidings.errors import Foreign, TidingsError, headers_too_large, uri_too_long
 
 ELSEWHERE = (b"cross-site", b"same-site")  # a site is a host with any port: not what may read us
 REMEMBERED = 1024  # Host and Origin values judged before; clients of one server send a handful
@@ -37,11 +37,10 @@ class Guard:
     def refuses(self, scope: Scope) -> TidingsError | None:
         """The reason to refuse an ASGI http or websocket scope, None if there is none."""
         if len(scope["raw_path"]) + len(scope["query_string"]) + 1 > self._uri_max_bytes:
-            return UriTooLong("uri_too_long", f"Path and query are longer than {self._uri_max_bytes} bytes.")
+            return uri_too_long(self._uri_max_bytes)
         headers = scope["headers"]
         if sum(map(len, chain.from_iterable(headers))) > self._headers_max_bytes:
-            text = f"The headers are longer than {self._headers_max_bytes} bytes."
-            return HeadersTooLarge("headers_too_large", text)
+            return headers_too_large(self._headers_max_bytes)
         by_name = dict(headers)
         host, origin = by_name.get(b"host"), by_name.get(b"origin")
         if len(by_name) != len(headers) and _is_repeated(headers):

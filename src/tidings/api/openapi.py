@@ -20,7 +20,7 @@ CODES: dict[type[TidingsError], tuple[str, ...]] = {
     errors.Malformed: (
         *("malformed", "missing_field", "wrong_type", "ambiguous_field", "empty_field", "name_too_long"),
         *("unknown_operation", "unknown_type", "both_cursor_and_timestamp", "bad_cursor", "bad_timestamp", "bad_limit"),
-        *("bad_wait", "bad_sent", "bad_idempotency_key", "both_after_and_before", "bad_seq"),
+        *("bad_wait", "bad_sent", "bad_idempotency_key", "both_after_and_before", "bad_seq", "bad_subprotocol"),
     ),
     errors.Foreign: ("foreign_origin", "foreign_host"),
     errors.Refused: ("blocked", "not_a_member"),
@@ -34,6 +34,7 @@ CODES: dict[type[TidingsError], tuple[str, ...]] = {
     errors.TooLarge: ("body_too_large", "message_too_large"),
     errors.UriTooLong: ("uri_too_long",),
     errors.KeyReused: ("idempotency_key_reused",),
+    errors.UpgradeRequired: ("upgrade_required",),
     errors.TooMany: ("mailbox_busy", "too_many_waits"),
     errors.HeadersTooLarge: ("headers_too_large",),
     errors.Internal: ("internal",),
@@ -100,7 +101,8 @@ def _operation(path: str, method: str, operation: Operation, settings: Settings)
         codes += WITH_BODY
         made["parameters"].append(KEY)
         made["requestBody"] = _body(operation, settings)
-    made["responses"] = {"200": _answer(operation), **_problems(set(codes))}
+    answer = _answer(operation) if operation.status == "200" else {"description": operation.summary, "content": {}}
+    made["responses"] = {operation.status: answer, **_problems(set(codes))}
     return made
 
 
@@ -111,7 +113,7 @@ def _parameters(path: str, operation: Operation, settings: Settings) -> Iterable
     for param in operation.params:
         yield {
             "name": param.name,
-            "in": "query",
+            "in": param.place,
             "description": param.text,
             "required": param.required,
             "schema": param.schema(settings) if callable(param.schema) else param.schema,
@@ -160,7 +162,8 @@ def _answer(operation: Operation) -> Schema:
     if issubclass(operation.answer, msgspec.Struct):
         schema: Schema = {"$ref": REF.format(name=operation.answer.__name__)}
     else:
-        schema = {"type": "object" if operation.answer is dict else "string"}
+        is_stream = operation.media == "text/event-stream"  # of events, which OpenAPI 3.1 has no words for
+        schema = {} if is_stream else {"type": "object" if operation.answer is dict else "string"}
     example = msgspec.to_builtins(operation.example)
     made: Schema = {"description": operation.summary}
     made["content"] = {operation.media: {"schema": schema, "example": example}}

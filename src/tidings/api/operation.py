@@ -45,7 +45,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that can be asked. `codes` are those of its own; /openapi.json adds what every such call may answer."""
+    """One thing that can be asked. `codes` are those of its own; /openapi.json adds what every such call may answer.
+
+    A `status` of 101 has no body: what follows it is another protocol.
+    """
 
     name: str
     summary: str
@@ -57,6 +60,7 @@ class Operation:
     codes: Sequence[str]
     media: str
     links: Sequence[Link]
+    status: str = "200"
 
 
 def operation(
@@ -70,9 +74,12 @@ def operation(
     codes: Sequence[str] = (),
     media: str = "application/json",
     links: Sequence[Link] = (),
+    status: str = "200",
 ) -> Callable[[Handler], Operation]:
     """Make a handler an operation. `bodies`: by name, the form and an example of what may be sent."""
-    return lambda handler: Operation(name, summary, handler, answer, example, bodies or {}, params, codes, media, links)
+    return lambda handler: Operation(
+        name, summary, handler, answer, example, bodies or {}, params, codes, media, links, status
+    )
 
 
 def integer(least: int) -> Schema:

@@ -14,13 +14,17 @@ KEY_CHARS = 255
 
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
-_VISIBLE = re.compile(rb"[\x21-\x7e]{1,%d}" % KEY_CHARS)
+_VISIBLE = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS}}}")
 
 
 def query(call: Call, *known: str) -> dict[str, str]:
     """The known parameters that are given, unquoted; unknown ones are ignored. Raises Malformed for a repeated one."""
+    return parameters(call.scope["query_string"].decode("latin-1"), *known)
+
+
+def parameters(raw: str, *known: str) -> dict[str, str]:
+    """The same, from a query as it stands in a target."""
     found: dict[str, str] = {}
-    raw: str = call.scope["query_string"].decode("latin-1")
     for pair in raw.split("&") if raw else ():
         name, _, value = pair.partition("=")
         if "%" in pair or "+" in pair:
@@ -115,6 +119,13 @@ def _find_idempotency_key(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     given = [value for name, value in headers if name == b"idempotency-key"]
     if not given:
         return None
-    if len(given) > 1 or not _VISIBLE.fullmatch(given[0]):
+    if len(given) > 1:
+        raise Malformed("bad_idempotency_key", "Idempotency-Key is given twice.")
+    return key_named(given[0].decode("latin-1"))
+
+
+def key_named(name: str) -> str:
+    """The name of an idempotency key, wherever it was given. Raises Malformed."""
+    if not _VISIBLE.fullmatch(name):
         raise Malformed("bad_idempotency_key", f"Idempotency-Key must be 1 to {KEY_CHARS} visible ASCII characters.")
-    return given[0].decode("ascii")
+    return name

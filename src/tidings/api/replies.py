@@ -12,7 +12,7 @@ from http import HTTPStatus
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from tidings.errors import Internal, StoreUnavailable, TidingsError
+from tidings.errors import Internal, StoreUnavailable, TidingsError, UpgradeRequired
 from tidings.log import FRAMES_MAX, places, tell
 
 log = logging.getLogger("tidings.api")
@@ -27,6 +27,8 @@ SAFE: Headers = (
 )
 JSON: Headers = ((b"content-type", b"application/json"), *SAFE)
 PROBLEM: Headers = ((b"content-type", b"application/problem+json"), *SAFE)
+
+UPGRADE: Headers = ((b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-version", b"13"))
 
 PIECE = 262_144  # bytes handed to the server at once: what a reader who stops reading leaves in its buffers
 
@@ -114,20 +116,35 @@ def reply(value: object) -> Reply:
 
 def problem(error: TidingsError, headers: Headers = ()) -> Reply:
     """The one translation of our errors to HTTP."""
-    wait_s = error.retry_s
-    if wait_s is not None:
-        # Up to half as long again, so that those refused together don't come back together; up or down to whole seconds
-        # by chance, since of what waits a second nearly all would be told two.
-        jittered_s = max(1, math.floor(wait_s * (1 + secrets.randbelow(501) / 1000) + secrets.randbelow(1000) / 1000))
-        headers = (*headers, (b"retry-after", b"%d" % jittered_s))
-    shown = Problem("about:blank", error.title, error.status, error.detail, error.code, wait_s is not None)
-    return Reply(msgspec.json.encode(shown), error.status, (*PROBLEM, *headers))
+    if error.retry_s is not None:
+        headers = (*headers, (b"retry-after", b"%d" % jittered(error.retry_s)))
+    if isinstance(error, UpgradeRequired):
+        headers = (*headers, *UPGRADE)
+    return Reply(msgspec.json.encode(shown(error)), error.status, (*PROBLEM, *headers))
+
+
+def shown(error: TidingsError) -> Problem:
+    """What is said of an error."""
+    return Problem("about:blank", error.title, error.status, error.detail, error.code, error.retry_s is not None)
+
+
+def jittered(wait_s: float) -> int:
+    """Whole seconds to wait, at least one: up to half as long again, so that those refused together don't come back so.
+
+    Up or down by chance, since of what waits a second nearly all would be told two.
+    """
+    return max(1, math.floor(wait_s * (1 + secrets.randbelow(501) / 1000) + secrets.randbelow(1000) / 1000))
 
 
 def fault(what: str, error: Exception) -> Reply:
     """The answer to a fault of ours; the log gets where and what kind, never the values, which may be messages."""
+    return problem(internal(what, error))
+
+
+def internal(what: str, error: Exception) -> Internal:
+    """A fault of ours, once it is logged."""
     _tell_fault(what, "failed with", error)
-    return problem(Internal("internal", HTTPStatus.INTERNAL_SERVER_ERROR.description))
+    return Internal("internal", HTTPStatus.INTERNAL_SERVER_ERROR.description)
 
 
 def unread(what: str, error: StoreUnavailable) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tidings.cli.chat import chat
 from tidings.cli.exits import CODES, INTERRUPTED, WRONG_USE, complain
 from tidings.cli.flags import flag, settings_page, variable
 from tidings.cli.follow import follow
@@ -71,6 +72,7 @@ group.command("show")(show_group)
 app.command("send")(send)
 app.command("read")(read)
 app.command("follow")(follow)
+app.command("chat", short_help="Talk to somebody, or in a group.")(chat)
 app.command("backup", short_help="Copy the store, served or not.")(backup)
 app.command("restore", short_help="Put a copy back as the store.")(restore)
 app.command("doctor", short_help="Look a store over for damage.")(doctor)

@@ -1,5 +1,6 @@
 """`tidings follow`."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from tidings.cli.place import Place
     from tidings.client import Client, Following
 
+
+class Transport(StrEnum):
+    """The ways that the client knows."""
+
+    AUTO = "auto"
+    WEBSOCKET = "websocket"
+    SSE = "sse"
+    POLL = "poll"
+
+
 FromNow = Annotated[bool, typer.Option("--from-now", help="Begin with what comes from now on, wherever it stood.")]
 FromStart = Annotated[bool, typer.Option("--from-start", help="Begin with the first message, wherever it stood.")]
 CursorFile = Annotated[
@@ -26,6 +37,10 @@ CursorFile = Annotated[
         help="Where to keep the place; else in a file for this user under $XDG_STATE_HOME (~/.local/state).",
         show_default=False,
     ),
+]
+By = Annotated[
+    Transport,
+    typer.Option("--transport", help="How messages come: the best that can be had, or just this way."),
 ]
 GoOn = Annotated[
     bool,
@@ -40,6 +55,7 @@ def follow(
     cursor_file: CursorFile = None,
     go_on: GoOn = False,
     sent: Sent = False,
+    transport: By = Transport.AUTO,
     server: Server = URL,
     as_json: Json = False,
 ) -> int:
@@ -57,9 +73,11 @@ def follow(
         place = Place(cursor_file or usual_file(server, user_id), server, user_id)
         try:
             begin = "now" if from_now else None if from_start else place.load()
-            return ask(
-                server, as_json, lambda tidings, screen: _follow(tidings, screen, place, user_id, begin, sent, go_on)
-            )
+
+            async def work(tidings: "Client", screen: Screen) -> int:
+                return await _follow(tidings, screen, place, user_id, begin, sent, go_on, transport)
+
+            return ask(server, as_json, work)
         finally:
             place.close()
     except PlaceError as error:
@@ -67,21 +85,28 @@ def follow(
 
 
 async def _follow(
-    tidings: "Client", screen: Screen, place: "Place", user_id: str, begin: str | None, sent: bool, go_on: bool
+    tidings: "Client",
+    screen: Screen,
+    place: "Place",
+    user_id: str,
+    begin: str | None,
+    sent: bool,
+    go_on: bool,
+    transport: Transport,
 ) -> int:
     from tidings.cli.letters import Letters
 
     user = await tidings.user(user_id)  # a wrong id, or no server, is said before anything is waited for
     if screen.is_for_people:
         screen.note(f"following {user.username}; Ctrl-C ends it")
-    silence = _Silence(screen)
+    silence = Silence(screen)
 
     def save(cursor: str) -> None:
         silence.end()
         place.save(cursor)
 
     letters = Letters(tidings, screen, user_id)
-    following = tidings.follow(user_id, begin, save=save, tell=silence.tell, with_sent=sent)
+    following = tidings.follow(user_id, begin, save=save, tell=silence.tell, with_sent=sent, transport=transport.value)
     while True:
         try:
             await _print_all(following, letters)
@@ -105,7 +130,7 @@ def _may_go_on(error: TidingsError) -> bool:
     return isinstance(error, Expired | Hole | AnotherHistory)
 
 
-class _Silence:
+class Silence:
     """Says once that a server is away, however often it was asked, until it answers again."""
 
     def __init__(self, screen: Screen) -> None:
@@ -113,9 +138,11 @@ class _Silence:
         self._is_told = False
 
     def tell(self, error: TidingsError) -> None:
+        """It failed once more."""
         if not self._is_told:
             self._screen.note(f"{error.detail} Trying again ...")
         self._is_told = True
 
     def end(self) -> None:
+        """It has answered."""
         self._is_told = False

@@ -19,16 +19,21 @@ NAMES_MAX = 1_000  # remembered at a time
 ASKED_MAX = 10  # at a time
 WHEN_CHARS = 12
 WHO_CHARS = 26
+WHO_ALONE_CHARS = 18  # where it is not said whom they wrote to
 ID_CHARS = 4
 
 
 class Letters:
-    """Prints messages as one user sees them; for people with names, which it asks the server for."""
+    """Prints messages as one user sees them; for people with names, which it asks the server for.
 
-    def __init__(self, tidings: "Client", screen: Screen, user_id: str) -> None:
+    All are said `within` one conversation, or (if that is empty) each says where to.
+    """
+
+    def __init__(self, tidings: "Client", screen: Screen, user_id: str, within: str = "") -> None:
         self._tidings = tidings
         self._screen = screen
         self._user_id = user_id
+        self._within = within
         self._names: dict[str, str] = {user_id: "me"}
         self._may_ask = asyncio.Semaphore(ASKED_MAX)
         self._ask_again_at = 0.0  # by the loop's clock
@@ -54,10 +59,10 @@ class Letters:
 
         grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
         grid.add_column(width=WHEN_CHARS, no_wrap=True)
-        grid.add_column(width=WHO_CHARS, overflow="ellipsis", no_wrap=True)
+        grid.add_column(width=WHO_ALONE_CHARS if self._within else WHO_CHARS, overflow="ellipsis", no_wrap=True)
         grid.add_column(ratio=1, overflow="fold")
         who = self._name(message.sender_id)
-        if message.recipient_id != self._user_id:
+        if message.recipient_id not in (self._user_id, self._within):
             who += f" → {self._name(message.recipient_id)}"
         text = "\n".join(visible(line) for line in message.message.replace("\t", "    ").split("\n"))
         is_mine = message.sender_id == self._user_id

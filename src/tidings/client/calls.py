@@ -2,17 +2,24 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 
 import msgspec
 
-from tidings.client.following import Following, Save, Tell
+from tidings.client.best import Best
+from tidings.client.following import Calls, Following, Save, Tell
 from tidings.client.pages import History, Page
+from tidings.client.transports import Transport
+from tidings.client.transports.poll import Polling
+from tidings.client.transports.sse import EventStreams
+from tidings.client.transports.websocket import WebSockets
 from tidings.client.wire import Retries, Wire
 from tidings.model import Group, GroupJoined, Message, User, UserShown
 
 T = TypeVar("T")
+Way = Literal["auto", "websocket", "sse", "poll"]
 
 URL = "http://127.0.0.1:8080"  # where `tidings serve` listens unless told otherwise
 CONNECTIONS_MAX = 500  # a long-poll holds one; half of the 1,024 files that a process may usually open
@@ -177,24 +184,28 @@ class Client:
         wait_s: float = 30.0,
         limit: int = PAGE,
         give_up_s: float | None = None,
+        transport: Way = "auto",
     ) -> Following:
         """All messages meant for the user, each once, for ever: `async for message in tidings.follow(bob): ...`.
 
         From everything, or from after the `cursor`; `"now"` for only what is new. `save` is given each cursor, after
         all messages before it were handled. Faults of server and network are outlasted, unless there was no answer
-        for `give_up_s` seconds; `tell` is told of each. What else is raised, and when, Following says.
+        for `give_up_s` seconds; `tell` is told of each. They come by `transport`: "websocket", "sse", "poll", or
+        ("auto") the best of these that can be had. What else is raised, and when, Following says.
         """
-        return Following(
-            self,
-            user_id,
-            cursor,
-            save=save,
-            tell=tell,
-            with_sent=with_sent,
-            wait_s=wait_s,
-            limit=limit,
-            give_up_s=give_up_s,
-        )
+        looks = Polling(self, user_id, with_sent=with_sent, limit=limit, wait_s=0.0)
+        polls = Polling(self, user_id, with_sent=with_sent, limit=limit, wait_s=wait_s)
+        ways: dict[str, Transport] = {
+            "websocket": WebSockets(self._wire, user_id, with_sent=with_sent, limit=limit),
+            "sse": EventStreams(self._wire, user_id, with_sent=with_sent, limit=limit),
+            "poll": polls,
+        }
+        if transport not in ("auto", *ways):
+            raise ValueError(f"there is no transport {transport!r}, only auto, {', '.join(ways)}")
+        chosen = [*ways.values()] if transport == "auto" else [ways[transport]]
+        news = Best(chosen, first=polls if transport == "poll" else looks)
+        calls = Calls(partial(self.user, user_id), looks)
+        return Following(calls, news, user_id, cursor, save=save, tell=tell, give_up_s=give_up_s)
 
 
 def _new_key() -> str:

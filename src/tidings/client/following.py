@@ -3,31 +3,45 @@
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Protocol, Self
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, Protocol, Self
 
 from tidings.client.pages import Page
-from tidings.client.refusals import Expired, Hole, NotUnderstood
+from tidings.client.refusals import Expired, Hole
 from tidings.client.seqs import SENT, Seqs
+from tidings.client.transports import Broken
 from tidings.client.wire import pause
-from tidings.errors import AnotherHistory, Malformed, TidingsError
+from tidings.errors import AnotherHistory, TidingsError
 from tidings.model import Message, UserShown
 
 Save = Callable[[str], object]  # what it gives is awaited, if it can be
 Tell = Callable[[TidingsError], None]
 
-EARLY_S = 1.0  # a poll that should wait, and came back sooner than this with nothing, is not asked again at once
 LOOKS_MAX = 5  # at a page that shows a hole, while memberships change between the looks
 
 
-class Calls(Protocol):
-    """What following needs of a client."""
+class News(Protocol):
+    """What comes, in whatever way."""
 
-    async def read(self, user_id: str, *, cursor: str | None, limit: int, wait_s: float, with_sent: bool) -> Page:
-        """One page."""
+    async def next(self, cursor: str | None) -> Page:
+        """The next page after a cursor; a call that was cancelled lost nothing. Raises TidingsError."""
 
-    async def user(self, user_id: str) -> UserShown:
-        """A user with the groups of now."""
+    def close(self) -> None:
+        """Let go of what is open: the next page is asked for anew."""
+
+
+class Asking(Protocol):
+    """Asking for a page of now."""
+
+    async def ask(self, cursor: str | None) -> Page:
+        """What is after a cursor, at once."""
+
+
+class Calls(NamedTuple):
+    """What following asks a server itself: the user followed, and what really is after a cursor."""
+
+    user: Callable[[], Awaitable[UserShown]]
+    looks: Asking
 
 
 class Following:
@@ -49,37 +63,37 @@ class Following:
     def __init__(
         self,
         calls: Calls,
+        news: News,
         user_id: str,
         cursor: str | None,
         *,
         save: Save | None,
         tell: Tell | None,
-        with_sent: bool,
-        wait_s: float,
-        limit: int,
         give_up_s: float | None,
     ) -> None:
         self._calls = calls
+        self._news = news
         self._user_id = user_id
         self._cursor = cursor or None
         self._save = save
         self._tell = tell
-        self._with_sent = with_sent
-        self._wait_s = wait_s
-        self._limit = limit
         self._give_up_s = give_up_s
         self._seqs = Seqs(is_whole=not cursor)
         self._ready: deque[Message | TidingsError] = deque()
         self._next_cursor: str | None = None  # of the answer whose messages are being handed over
         self._is_asking = False
         self._failures = 0  # in a row
-        self._empties = 0  # likewise, of answers that came back too soon with nothing
-        self._answered_at: float | None = None
+        self._failing_since = 0.0
+        self._fruitless = 0  # in a row, looks at holes that gave nothing
 
     @property
     def cursor(self) -> str | None:
         """Everything before it was handled; None while that is nothing."""
         return self._cursor
+
+    async def aclose(self) -> None:
+        """Let go of the stream, if there is one; dropping the last reference does so, too. Going on opens it anew."""
+        self._news.close()
 
     def __aiter__(self) -> Self:
         return self
@@ -111,78 +125,63 @@ class Following:
 
     async def _fetch(self) -> None:
         """Ask once; afterwards something is ready, or it is time to ask again."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        if self._answered_at is None:
-            self._answered_at = began
+        began = asyncio.get_running_loop().time()
         try:
-            answer = await self._ask()
+            page = await self._news.next(self._cursor)
+            is_doubtful = page.expired or bool(self._seqs.holes(page.messages))
+            if is_doubtful:
+                self._news.close()
+            answer = await self._look() if is_doubtful else (page, {})
         except AnotherHistory:
             self._cursor = None
             self._seqs = Seqs(is_whole=True)
             raise
-        except Malformed as error:
-            if not self._can_ask_for_less(error.code):
-                raise
-            return
+        except Broken as broken:  # nothing is wrong, if it can be opened again
+            await asyncio.sleep(broken.retry_s or 0.0)
         except TidingsError as error:
-            self._failures += 1
-            silent_s = loop.time() - self._answered_at
-            if error.retry_s is None or (self._give_up_s is not None and silent_s >= self._give_up_s):
-                raise
-            if self._tell is not None:
-                self._tell(error)
-            await asyncio.sleep(pause(self._failures, error.retry_s))
-            return
-        self._failures = 0
-        self._answered_at = loop.time()
-        page = self._take(*answer) if answer is not None else Page(())
-        if page.messages or page.more or self._cursor == "now" or loop.time() - began >= EARLY_S:
-            self._empties = 0
+            await self._outlast(error, began)
         else:
-            self._empties += 1
-            await asyncio.sleep(min(pause(self._empties, 0.0), EARLY_S))
+            self._failures = 0
+            if answer is not None:
+                self._take(*answer)
+            if is_doubtful and not self._ready:  # a stream that is doubted again and again is asked ever less often
+                self._fruitless += 1
+                await asyncio.sleep(pause(self._fruitless, 0.0))
+            elif is_doubtful:
+                self._fruitless = 0
 
-    def _can_ask_for_less(self, code: str) -> bool:
-        """Whether a server that is set to shorter pages or waits than usual may take the question now."""
-        if code == "bad_limit" and self._limit > 1:
-            self._limit //= 2
-            return True
-        if code == "bad_wait" and self._wait_s > 0:
-            self._wait_s = self._wait_s / 2 if self._wait_s > 1 else 0.0
-            return True
-        return False
+    async def _outlast(self, error: TidingsError, began: float) -> None:
+        if not self._failures:
+            self._failing_since = began
+        self._failures += 1
+        silent_s = asyncio.get_running_loop().time() - self._failing_since
+        if error.retry_s is None or (self._give_up_s is not None and silent_s >= self._give_up_s):
+            raise error
+        if self._tell is not None:
+            self._tell(error)
+        await asyncio.sleep(pause(self._failures, error.retry_s))
 
-    def _take(self, page: Page, joined: Mapping[str, int]) -> Page:
+    def _take(self, page: Page, joined: Mapping[str, int]) -> None:
         if page.expired:
             self._ready.append(Expired())
             self._ready.extend(self._seqs.take(page.messages, may_jump=True))
         else:
             self._ready.extend(self._seqs.take(page.messages, joined))
         self._next_cursor = page.cursor
-        return page
 
-    async def _ask(self) -> tuple[Page, Mapping[str, int]] | None:
-        """An answer, asked for again where it shows a hole; then with the heads at joining that explain or prove it.
+    async def _look(self) -> tuple[Page, Mapping[str, int]] | None:
+        """What really is after the cursor, asked for by itself, and the heads at joining that explain or prove a hole.
 
         None while memberships change too fast to tell: nothing was taken, so asking again loses nothing.
         """
-        page = await self._read(self._wait_s)
-        if not self._holes(page, {}):
-            return page, {}
         joined = await self._joined()
         for _ in range(LOOKS_MAX):
-            page = await self._read(0.0)
+            page = await self._calls.looks.ask(self._cursor)
             before, joined = joined, await self._joined()
             steady = {group: head for group, head in joined.items() if before.get(group) == head}
-            if all(self._is_proof(hole, steady) for hole in self._holes(page, steady)):
+            if page.expired or all(self._is_proof(hole, steady) for hole in self._seqs.holes(page.messages, steady)):
                 return page, steady
         return None
-
-    def _holes(self, page: Page, joined: Mapping[str, int]) -> list[Hole]:
-        if page.expired:
-            return []
-        return [item for item in self._seqs.copy().take(page.messages, joined) if isinstance(item, Hole)]
 
     def _is_proof(self, hole: Hole, steady: Mapping[str, int]) -> bool:
         """Whether no coming and going explains it: a head at joining that was the same before and after.
@@ -191,13 +190,5 @@ class Following:
         """
         return hole.mailbox in (SENT, self._user_id) or hole.mailbox in steady
 
-    async def _read(self, wait_s: float) -> Page:
-        page = await self._calls.read(
-            self._user_id, cursor=self._cursor, limit=self._limit, wait_s=wait_s, with_sent=self._with_sent
-        )
-        if not page.cursor:
-            raise NotUnderstood("The answer has no cursor.")
-        return page
-
     async def _joined(self) -> Mapping[str, int]:
-        return {group.group_id: group.joined_seq for group in (await self._calls.user(self._user_id)).groups}
+        return {group.group_id: group.joined_seq for group in (await self._calls.user()).groups}

@@ -1,7 +1,6 @@
 """What must come next in each mailbox of one reader, so that a hole is noticed by whoever reads."""
 
 from collections.abc import Iterable, Mapping
-from typing import Self
 
 from tidings.client.refusals import Hole
 from tidings.model import Message
@@ -23,13 +22,6 @@ class Seqs:
         self._last: dict[str, int] = {}
         self._recent: dict[tuple[str, int], str] = {}
 
-    def copy(self) -> Self:
-        """One to try things with."""
-        other = type(self)(is_whole=self._is_whole)
-        other._last = dict(self._last)
-        other._recent = dict(self._recent)
-        return other
-
     def take(
         self, messages: Iterable[Message], joined: Mapping[str, int] | None = None, *, may_jump: bool = False
     ) -> list[Message | Hole]:
@@ -40,18 +32,35 @@ class Seqs:
         """
         taken: list[Message | Hole] = []
         for message in messages:
-            mailbox = SENT if message.sent else message.recipient_id
+            mailbox = _mailbox(message)
             if self._recent.get((mailbox, message.seq)) == message.message_id:
                 continue
-            hole = self._find_hole(mailbox, message.seq, (joined or {}).get(mailbox))
+            hole = self._find_hole(mailbox, self._last.get(mailbox), message.seq, (joined or {}).get(mailbox))
             if hole is not None and not may_jump:
                 taken.append(hole)
             taken.append(message)
             self._remember(mailbox, message)
         return taken
 
-    def _find_hole(self, mailbox: str, seq: int, joined: int | None) -> Hole | None:
-        last = self._last.get(mailbox)
+    def holes(self, messages: Iterable[Message], joined: Mapping[str, int] | None = None) -> list[Hole]:
+        """The holes that `take` would find, without taking anything."""
+        found: list[Hole] = []
+        fresh: dict[str, Message] = {}  # the last of each mailbox
+        given: dict[tuple[str, int], str] = {}
+        for message in messages:
+            mailbox = _mailbox(message)
+            place = mailbox, message.seq
+            if message.message_id in (self._recent.get(place), given.get(place)):
+                continue
+            last = fresh[mailbox].seq if mailbox in fresh else self._last.get(mailbox)
+            hole = self._find_hole(mailbox, last, message.seq, (joined or {}).get(mailbox))
+            if hole is not None:
+                found.append(hole)
+            fresh[mailbox] = message
+            given[place] = message.message_id
+        return found
+
+    def _find_hole(self, mailbox: str, last: int | None, seq: int, joined: int | None) -> Hole | None:
         if last is None:
             if not self._is_whole:
                 return None
@@ -70,3 +79,7 @@ class Seqs:
         while len(self._last) > MAILBOXES_MAX:
             del self._last[next(iter(self._last))]
             self._is_whole = False  # what comes next in the forgotten one is not known
+
+
+def _mailbox(message: Message) -> str:
+    return SENT if message.sent else message.recipient_id

@@ -4,7 +4,8 @@ import asyncio
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -14,6 +15,7 @@ import msgspec
 from yarl import URL
 
 from tidings.client.refusals import NotUnderstood, Unreachable, refusal
+from tidings.client.transports import Broken, Unfit
 from tidings.errors import Malformed, TidingsError
 
 T = TypeVar("T")
@@ -45,20 +47,30 @@ class Wire:
     def __init__(self, url: str, retries: Retries, connections_max: int) -> None:
         _check(url)
         self.url = url.rstrip("/")
-        self._retries = retries
+        self.retries = retries
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
+        self._readers: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """Begin; within a running loop."""
         connector = aiohttp.TCPConnector(limit=self._connections_max)
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self.retries.connect_s)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; whoever reads from a stream ends."""
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def keep(self, reader: "asyncio.Task[None]") -> None:
+        """A task that reads from a connection of ours, until it ends or we do."""
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
 
     async def get(
         self, decoder: "msgspec.json.Decoder[T]", *path: str, wait_s: float = 0.0, **query: str | float | None
@@ -78,6 +90,50 @@ class Wire:
             raise Malformed("malformed", "Half a surrogate pair is no text.") from None
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         return await self._call(decoder, "POST", self._address(path, query), content, headers, 0.0)
+
+    @asynccontextmanager
+    async def answer(
+        self, path: tuple[str, ...], query: Mapping[str, str | None], headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is read as it comes, however long that takes. Raises Unreachable, Broken."""
+        with self._told():
+            asking = self._opened().get(self._address(path, query), headers=headers, allow_redirects=False)
+            async with asking as response:
+                yield response
+
+    @asynccontextmanager
+    async def socket(
+        self, path: tuple[str, ...], query: Mapping[str, str | None], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket. Raises Unreachable, Broken, and Unfit where none is to be had."""
+        with self._told():
+            connecting = self._opened().ws_connect(
+                self._address(path, query), protocols=(protocol,), max_msg_size=ANSWER_MAX_BYTES
+            )
+            try:
+                socket = await connecting
+            except aiohttp.WSServerHandshakeError as error:
+                what = f"{self.url} answers with HTTP {error.status} where a WebSocket was asked for."
+                raise Unfit(NotUnderstood(what)) from None
+            async with socket:
+                yield socket
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What becomes of a connection, in our words: could not be had, or had and lost."""
+        try:
+            yield
+        except aiohttp.ConnectionTimeoutError:
+            raise Unreachable(f"No connection to {self.url} in {self.retries.connect_s:.0f} s.") from None
+        except aiohttp.ClientConnectorError as error:
+            raise self._unreachable(error) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Broken(str(self._unreachable(error))) from None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("the client is not open: `async with Client(...) as tidings:`")
+        return self._session
 
     def _address(self, path: tuple[str, ...], query: Mapping[str, str | float | None]) -> URL:
         try:
@@ -102,11 +158,11 @@ class Wire:
         while True:
             attempt += 1
             try:
-                body = await self._attempt(method, address, content, headers, self._retries.answer_s + wait_s)
+                body = await self._attempt(method, address, content, headers, self.retries.answer_s + wait_s)
                 return _decoded(decoder, body)
             except TidingsError as error:
-                deadline = deadline or loop.time() + self._retries.total_s
-                if error.retry_s is None or attempt >= self._retries.attempts_max:
+                deadline = deadline or loop.time() + self.retries.total_s
+                if error.retry_s is None or attempt >= self.retries.attempts_max:
                     raise
                 pause_s = pause(attempt, error.retry_s)
                 if loop.time() + pause_s > deadline:
@@ -116,11 +172,10 @@ class Wire:
     async def _attempt(
         self, method: str, address: URL, content: bytes | None, headers: Mapping[str, str], attempt_s: float
     ) -> bytes:
-        if self._session is None:
-            raise RuntimeError("the client is not open: `async with Client(...) as tidings:`")
-        timeout = aiohttp.ClientTimeout(total=attempt_s, sock_connect=self._retries.connect_s)
+        session = self._opened()
+        timeout = aiohttp.ClientTimeout(total=attempt_s, sock_connect=self.retries.connect_s)
         try:
-            async with self._session.request(
+            async with session.request(
                 method, address, data=content, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 body = await _read(response)
@@ -134,7 +189,7 @@ class Wire:
             return body
         if response.status < 400:
             raise NotUnderstood(f"{self.url} answers with HTTP {response.status}, which Tidings never does.")
-        raise refusal(response.status, body, _seconds(response.headers.get("Retry-After", "")))
+        raise refusal(response.status, body, seconds(response.headers.get("Retry-After", "")))
 
     def _unreachable(self, error: Exception) -> Unreachable:
         reason = str(error) or type(error).__name__
@@ -183,5 +238,6 @@ def _decoded(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         raise NotUnderstood("The answer is not JSON.", retry_s=0.0) from None
 
 
-def _seconds(text: str) -> float | None:
+def seconds(text: str) -> float | None:
+    """What a Retry-After says, if it is a number."""
     return float(text) if text.isascii() and text.isdigit() else None

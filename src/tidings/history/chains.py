@@ -69,7 +69,9 @@ class Chain:
         if mailbox in (own(self._reader), sent(self._reader)):
             return True
         switch = self._groups.get(message.recipient_id, NO_SWITCH) if mailbox == room(message.recipient_id) else None
-        if switch is not None and not switch.surely_off(read.invoked, read.answered):
+        # What a stream gave waits with the client: it may have come as soon as it was sent, before its reader left.
+        begin = self._record.stored[message.message_id].invoked if read.streamed else read.invoked
+        if switch is not None and not switch.surely_off(min(begin, read.answered), read.answered):
             return True
         why = "was for somebody else" if switch is None else "is of a group that they were not in"
         text = f"{self._name} was given {message.message_id}, which {why}"

@@ -48,6 +48,7 @@ class Reading(Call, frozen=True, kw_only=True, tag="read"):
     """A read by cursor (`time` None; `cursor` empty: everything) or by timestamp (`time`, 0: everything).
 
     `messages` are as the server gave them, in its order; `more` says that there is more, `given` is the cursor given.
+    `streamed`: they came over an open stream, at any time before they were taken from it.
     """
 
     reader: str
@@ -59,6 +60,7 @@ class Reading(Call, frozen=True, kw_only=True, tag="read"):
     given: str = ""
     more: bool = False
     expired: bool = False
+    streamed: bool = False
 
 
 class Changing(Call, frozen=True, kw_only=True, tag="change"):

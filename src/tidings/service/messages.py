@@ -125,7 +125,7 @@ class Messages:
         answer = await self._answer(question)
         if answer.messages or not question.wait_s or question.cursor == NOW:
             return answer
-        with self._waiting(question.user_id):
+        with self.holding(question.user_id):
             return await self._wait(question)
 
     async def pages(self, question: Question) -> AsyncIterator[Answer]:
@@ -137,7 +137,7 @@ class Messages:
         if question.cursor == NOW:
             yield await self._now(question)
             return
-        reading = await self._begin(question)
+        reading = await self.begin(question)
         page, more = await self._next(reading, question.limit), True
         while more:
             more = page.more
@@ -151,7 +151,7 @@ class Messages:
     async def _answer(self, question: Question) -> Answer:
         if question.cursor == NOW:
             return await self._now(question)
-        reading = await self._begin(question)
+        reading = await self.begin(question)
         page = await self._next(reading, question.limit)
         cursor = reading.cursor(page.more) if question.timestamp is None else None
         return Answer(page.messages, cursor, page.more, page.expired)
@@ -165,8 +165,11 @@ class Messages:
             self._count_hot("tail" if page.messages else "no_news")
         return page
 
-    async def _begin(self, question: Question) -> Reading:
-        """Where to read from. The position is taken before anything else is looked at, so nothing can fall between."""
+    async def begin(self, question: Question) -> Reading:
+        """Where to read from. Raises Unknown, Malformed, AnotherHistory, Unavailable.
+
+        The position is taken before anything else is looked at, so nothing can fall between.
+        """
         node, user_id = self._node, question.user_id
         await node.freshen()
         until = node.tail.position
@@ -221,18 +224,27 @@ class Messages:
                 node.tail.leave(waiter)
 
     @contextmanager
-    def _waiting(self, user_id: str) -> Iterator[None]:
-        settings = self._node.settings
-        if self._waits[user_id] >= settings.waits_per_user_max:
-            raise TooMany("too_many_waits", "This user holds too many long-polls.", retry_s=1)
-        if self.waits >= settings.waits_max:
-            raise Unavailable("overloaded", "This server holds too many long-polls.", retry_s=5)
-        self.waits += 1
-        self._waits[user_id] += 1
+    def holding(self, user_id: str) -> Iterator[None]:
+        """Count a long-poll as held. Raises TooMany, Unavailable."""
+        self.hold(user_id)
         try:
             yield
         finally:
-            self.waits -= 1
-            self._waits[user_id] -= 1
-            if not self._waits[user_id]:
-                del self._waits[user_id]
+            self.let_go(user_id)
+
+    def hold(self, user_id: str) -> None:
+        """Count a long-poll or a stream as held, until it is let go. Raises TooMany, Unavailable."""
+        settings = self._node.settings
+        if self._waits[user_id] >= settings.waits_per_user_max:
+            raise TooMany("too_many_waits", "This user holds too many long-polls and streams.", retry_s=1)
+        if self.waits >= settings.waits_max:
+            raise Unavailable("overloaded", "This server holds too many long-polls and streams.", retry_s=5)
+        self.waits += 1
+        self._waits[user_id] += 1
+
+    def let_go(self, user_id: str) -> None:
+        """It is over."""
+        self.waits -= 1
+        self._waits[user_id] -= 1
+        if not self._waits[user_id]:
+            del self._waits[user_id]

@@ -12,7 +12,7 @@ from itertools import islice
 import msgspec
 
 from tidings import cursor as cursors
-from tidings.cursor import Hint, Vector
+from tidings.cursor import Hint, Marks, Vector
 from tidings.directory import Entry
 from tidings.errors import AnotherHistory
 from tidings.model import Found, Head, Message, Start, own, room, sent
@@ -83,6 +83,30 @@ class Reading:
         messages = [found.message for found in merged[:end]]
         return Page(messages, len(merged) > end, bool(expired), why_cold)
 
+    def marks(self) -> Marks:
+        """Where the reader stands now, to be moved on message by message."""
+        entry, user_id = self._entry, self._entry.user_id
+        stays = zip(entry.mailboxes, entry.profile.memberships, strict=False)
+        return Marks(
+            user_id,
+            (self._node.store.generation, self._node.feed.identity),
+            {mailbox: start.seq for mailbox, start in self._starts.items()},
+            mailboxes=(own(user_id), sent(user_id) if self._with_sent else None),
+            groups={mailbox: m.key for mailbox, m in stays if mailbox in self._starts},
+            sent_kept=self._sent_kept,
+        )
+
+    @property
+    def mailboxes(self) -> tuple[str, ...]:
+        """What is read."""
+        return tuple(self._starts)
+
+    @property
+    def digest(self) -> int:
+        """What a hint stands for, once everything was given."""
+        entry = self._entry
+        return (entry.digest_with_sent if self._with_sent else entry.digest) if self.is_whole else 0
+
     def cursor(self, more: bool) -> str:
         """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
         entry, store = self._entry, self._node.store
@@ -91,8 +115,7 @@ class Reading:
         stays = zip(entry.mailboxes, entry.profile.memberships, strict=False)
         groups = {m.key: seqs[mailbox] for mailbox, m in stays if mailbox in seqs}
         vector = Vector(seqs[own(user_id)], seqs.get(sent(user_id), self._sent_kept), groups)
-        is_hinted = not more and self.is_whole
-        digest = (entry.digest_with_sent if self._with_sent else entry.digest) if is_hinted else 0
+        digest = 0 if more else self.digest
         hint = Hint(store.generation, self._node.feed.identity, self.until, digest, cursors.pack_vector(vector))
         return cursors.mint(user_id, hint)
 

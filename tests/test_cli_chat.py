@@ -1,0 +1,158 @@
+"""`tidings chat`: two people talk, at terminals or through pipes; what is typed is whole, what comes is shown once."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.followed import every_way
+from tests.server import ServerProcess
+from tests.shell import COMMAND, PATIENCE_S, Shell, Terminal, plain
+from tidings.client.calls import Way
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left() -> Iterator[None]:
+    """A test that fails leaves nobody before a terminal."""
+    yield
+    while Terminal.left:
+        Terminal.left[-1].close()
+
+
+class Cast(NamedTuple):
+    """Ann, Bob, and a group with both in it, on the module's server."""
+
+    shell: Shell
+    ann: str
+    bob: str
+    hikers: str
+
+    def at_a_terminal(self, *arguments: str) -> Terminal:
+        """Somebody begins to talk, and can."""
+        terminal = Terminal(["chat", *arguments], self.shell.env)
+        terminal.expect("ann>|bob>")
+        return terminal
+
+
+@pytest.fixture
+def cast(server: ServerProcess, tmp_path: Path) -> Cast:
+    """Everybody."""
+    shell = Shell(server.url, tmp_path)
+    ann, bob = (shell.done("user", "create", name) for name in ("ann", "bob"))
+    hikers = shell.done("group", "create", "hikers")
+    for user in (ann, bob):
+        shell.done("group", "add", hikers, user)
+    return Cast(shell, ann, bob, hikers)
+
+
+def lines_of(terminal: Terminal, text: str) -> list[str]:
+    """Each showing of a message: whatever stands before it in its line, without colours."""
+    return [line for line in plain(terminal.text).splitlines() if line.rstrip().endswith(f"  {text}")]
+
+
+def test_two_people_talk(cast: Cast) -> None:
+    """Ann writes while Bob types: his line is not torn, hers is shown above it; both see all once, with names."""
+    ann = cast.at_a_terminal(cast.ann, "--with", cast.bob)
+    bob = cast.at_a_terminal(cast.bob, "--with", cast.ann)
+    ann.expect("Talking with .*bob.*; Ctrl-D ends it")
+    bob.type("I am, if it does")
+    bob.expect("does")
+    ann.type("Who is coming?\r")
+    came = bob.expect(r"Who is coming\?")
+    bob.expect("bob> I am, if it does", came)  # the prompt stands below it again, with what was typed
+    bob.type(" not rain\r")
+    ann.expect("I am, if it does not rain")
+    bob.expect("me +.{0,9}I am, if it does not rain")
+    for terminal in (ann, bob):
+        terminal.type(CTRL_D)
+        assert terminal.wait() == 0
+    (mine,) = lines_of(ann, "Who is coming?")
+    (hers,) = lines_of(bob, "Who is coming?")
+    assert re.search(r"\d\d:\d\d:\d\d +me +Who is coming\?", mine)
+    assert re.search(rf"\d\d:\d\d:\d\d +ann #{cast.ann[-4:]} +Who is coming\?", hers)
+    assert len(lines_of(ann, "I am, if it does not rain")) == len(lines_of(bob, "I am, if it does not rain")) == 1
+
+
+@every_way
+def test_in_a_group_and_in_no_other(cast: Cast, way: Way) -> None:
+    """Bob talks in a group: what is said to him elsewhere is not shown there, whichever way it comes."""
+    bob = cast.at_a_terminal(cast.bob, "--group", cast.hikers, "--transport", way)
+    cast.shell.done("send", cast.ann, cast.bob, "between us")
+    cast.shell.done("send", "--to-group", cast.ann, cast.hikers, "to all")
+    bob.expect("to all")
+    bob.type("heard\r")
+    bob.expect("me +.{0,9}heard")
+    bob.type(CTRL_C)
+    assert bob.wait() == 130
+    assert "between us" not in bob.text
+
+
+def test_text_of_strangers_moves_no_cursor(cast: Cast) -> None:
+    """Eve's name and words would clear the screen: they are shown as what they are, above an unharmed prompt."""
+    eve = cast.shell.done("user", "create", "\u202eeve")
+    bob = cast.at_a_terminal(cast.bob, "--with", eve)
+    cast.shell.done("send", eve, cast.bob, "\x1b[2J\x1b]0;owned\x07\u202ered")
+    bob.expect(re.escape(r"\x1b[2J\x1b]0;owned\x07\u202ered"))
+    bob.type(CTRL_D)
+    assert bob.wait() == 0
+    assert not {"\u202e", "\x1b[2J", "\x07"} & {*re.findall("\u202e|\x1b\\[2J|\x07", bob.text)}
+
+
+def piped(cast: Cast, said: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Talk with lines that are piped in."""
+    command = [*COMMAND, "chat", *arguments]
+    return subprocess.run(
+        command, input=said, capture_output=True, text=True, env=cast.shell.env, timeout=PATIENCE_S, check=False
+    )
+
+
+def test_through_pipes(cast: Cast) -> None:
+    """Lines that are piped in are sent in order, each once; the command ends when all were sent and have come back."""
+    said = [f"line {number}" for number in range(300)]
+    ended = piped(cast, "\n".join(["", *said, "  "]), cast.ann, "--with", cast.bob)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    shown = [line.split("\t") for line in ended.stdout.splitlines()]
+    assert [(sender, to, text) for _, sender, to, text in shown] == [(cast.ann, cast.bob, text) for text in said]
+
+
+def test_what_is_not_sent_is_said(cast: Cast) -> None:
+    """Bob blocks Ann while she talks: what he refuses is said with its reason, and the command ends with 1."""
+    cast.shell.done("block", cast.bob, cast.ann)
+    ended = piped(cast, "hello?\n", cast.ann, "--with", cast.bob)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(r"tidings: not sent: hello\? \(.+\)\n", ended.stderr)
+
+
+def test_who_and_with_whom(cast: Cast) -> None:
+    """Nobody to talk to, or two at once, is wrong use; nobody by that name, or a group of others, is refused."""
+    assert "either --with or --group" in cast.shell.refused("chat", cast.ann, code=2)
+    both = ("--with", cast.bob, "--group", cast.hikers)
+    assert "either --with or --group" in cast.shell.refused("chat", cast.ann, *both, code=2)
+    assert "nobody" in cast.shell.refused("chat", cast.ann, "--with", "nobody")
+    eve = cast.shell.done("user", "create", "eve")
+    assert cast.shell.refused("chat", eve, "--group", cast.hikers)
+
+
+def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    """The server is killed while Bob talks, and comes back: it is said once, and what is said later is shown."""
+    data = tmp_path / "data"
+    with ServerProcess.start(data) as server:
+        shell = Shell(server.url, tmp_path)
+        bob = shell.done("user", "create", "bob")
+        port = server.url.rpartition(":")[2]
+        talking = Cast(shell, bob, bob, "").at_a_terminal(bob, "--with", bob)
+        server.kill()
+        talking.expect(r"Connection refused\. Trying again")
+        with ServerProcess.start(data, "--port", port) as again:
+            body = {"senderId": bob, "receiverId": bob, "message": "still there"}
+            httpx.post(f"{again.url}/v1/messages/send?type=private", json=body).raise_for_status()
+            talking.expect("still there")
+            talking.type(CTRL_D)
+            assert talking.wait() == 0
+    assert talking.text.count("Trying again") == 1
