@@ -54,7 +54,7 @@ class Life:
         self.given: list[Event] = []
         self.page = Page()
         self.session: Session
-        self.running: asyncio.Task[Ending | None]
+        self.running: asyncio.Task[Ending]
         self.first = ""
         self.floor = 0
         self.said = 0
@@ -65,8 +65,8 @@ class Life:
 
     async def open(self, cursor: str) -> None:
         self.page, self.floor = Page(), 0
-        with self.streams.holding(Question(self.people["bob"], cursor=cursor, with_sent=True)) as self.session:
-            await self.session.open()
+        self.session = self.streams.holding(Question(self.people["bob"], cursor=cursor, with_sent=True))
+        await self.session.open()
         self.running = asyncio.create_task(self.session.run(self.page))
 
     async def settle(self) -> None:
@@ -144,7 +144,8 @@ class Life:
         """
         await self.settle()
         self.session.end()
-        assert (await self.running) is not None
+        assert (await self.running).code == "gone"
+        self.session.let_go()
         for event in self.page.events[self.floor : -1]:  # there is something after each of these
             assert self.reader.messages.find_none_after(self.people["bob"], event.cursor.encode(), True) is None
         kept = self.rng.randint(self.floor, len(self.page.events))
@@ -164,6 +165,7 @@ class Life:
         self.given += self.page.events
         self.session.end()
         await self.running
+        self.session.let_go()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -185,3 +187,17 @@ async def test_a_random_life(place: Place, wires: Wires, seed: int) -> None:
         given["sent" if message.get("sent") else message["recipientId"]].append(message["message"])
     assert given == life.expected
     assert life.said > 50
+
+
+async def test_who_never_ran_leaves_nothing(place: Place, wires: Wires) -> None:
+    """A session that was opened and let go, as for HEAD or a client that left, is handed nothing more by the tail."""
+    store = await place.serve()
+    node = await join(place, store, wires)
+    bob = await sign_up(node.store, "bob")
+    streams = Streams(node.messages, Life.node(node))
+    for _ in range(3):
+        with streams.holding(Question(bob)) as session:
+            await session.open()
+            assert node.memory.is_awaited
+        assert not node.memory.is_awaited
+    assert node.messages.waits == 0

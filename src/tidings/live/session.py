@@ -93,7 +93,9 @@ class Session:
         self.let_go()
 
     def let_go(self) -> None:
-        """Leave its place among all."""
+        """Leave its place among all, and be handed nothing more, whether it ran or not."""
+        self._is_live = False
+        self._node.tail.unsubscribe(self, self._boxes)
         self._messages.let_go(self._question.user_id)
 
     async def open(self) -> None:
@@ -116,8 +118,6 @@ class Session:
             return Ending(error.code, str(error), error.retry_s)
         finally:
             self._is_live = False
-            self._node.tail.unsubscribe(self, self._boxes)
-            self._boxes = ()
 
     def end(self, ending: Ending | None = None) -> None:
         """End it: told so, or (None) because nobody is there any more."""
