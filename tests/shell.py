@@ -177,9 +177,9 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         quiet = {**env, "PROMPT_TOOLKIT_NO_CPR": "1"}  # nobody here answers where the cursor is
-        self._process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=quiet, start_new_session=True
-        )
+        # Made the controlling terminal (setsid(1)), as a shell's is: else Ctrl-C reaches only who reads keys just then.
+        command = ["setsid", "--ctty", *COMMAND, *arguments]
+        self._process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=quiet)
         os.close(theirs)
         self.text = ""
         self._news = threading.Condition()

@@ -56,6 +56,11 @@ def lines_of(terminal: Terminal, text: str) -> list[str]:
     return [line for line in plain(terminal.text).splitlines() if line.rstrip().endswith(f"  {text}")]
 
 
+def expect_prompt(terminal: Terminal, name: str, shown: str) -> None:
+    """Wait for what is shown and for the prompt below it: while that is drawn anew, the terminal eats Ctrl-C and D."""
+    terminal.expect(f"{name}>", terminal.expect(shown))
+
+
 def test_two_people_talk(cast: Cast) -> None:
     """Ann writes while Bob types: his line is not torn, hers is shown above it; both see all once, with names."""
     ann = cast.at_a_terminal(cast.ann, "--with", cast.bob)
@@ -67,9 +72,11 @@ def test_two_people_talk(cast: Cast) -> None:
     came = bob.expect(r"Who is coming\?")
     bob.expect("bob> I am, if it does", came)  # the prompt stands below it again, with what was typed
     bob.type(" not rain\r")
-    ann.expect("I am, if it does not rain")
-    bob.expect("me +.{0,9}I am, if it does not rain")
-    for terminal in (ann, bob):
+    for terminal, name, shown in (
+        (ann, "ann", "I am, if it does not rain"),
+        (bob, "bob", "me +.{0,9}I am, if it does"),
+    ):
+        expect_prompt(terminal, name, shown)
         terminal.type(CTRL_D)
         assert terminal.wait() == 0
     (mine,) = lines_of(ann, "Who is coming?")
@@ -85,9 +92,9 @@ def test_in_a_group_and_in_no_other(cast: Cast, way: Way) -> None:
     bob = cast.at_a_terminal(cast.bob, "--group", cast.hikers, "--transport", way)
     cast.shell.done("send", cast.ann, cast.bob, "between us")
     cast.shell.done("send", "--to-group", cast.ann, cast.hikers, "to all")
-    bob.expect("to all")
+    expect_prompt(bob, "bob", "to all")
     bob.type("heard\r")
-    bob.expect("me +.{0,9}heard")
+    expect_prompt(bob, "bob", "me +.{0,9}heard")
     bob.type(CTRL_C)
     assert bob.wait() == 130
     assert "between us" not in bob.text
@@ -98,7 +105,7 @@ def test_text_of_strangers_moves_no_cursor(cast: Cast) -> None:
     eve = cast.shell.done("user", "create", "\u202eeve")
     bob = cast.at_a_terminal(cast.bob, "--with", eve)
     cast.shell.done("send", eve, cast.bob, "\x1b[2J\x1b]0;owned\x07\u202ered")
-    bob.expect(re.escape(r"\x1b[2J\x1b]0;owned\x07\u202ered"))
+    expect_prompt(bob, "bob", re.escape(r"\x1b[2J\x1b]0;owned\x07\u202ered"))
     bob.type(CTRL_D)
     assert bob.wait() == 0
     assert not {"\u202e", "\x1b[2J", "\x07"} & {*re.findall("\u202e|\x1b\\[2J|\x07", bob.text)}
