@@ -116,6 +116,11 @@ class Api:
         """A user's messages; gives the whole answer."""
         return _ok(self.get(f"/v1/messages/{user_id}", **params))
 
+    def counted(self, name: str) -> float:
+        """A number of /metrics, all its series together."""
+        found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics").text, re.MULTILINE)
+        return sum(map(float, found))
+
     def texts(self, user_id: str, **params: str | float) -> list[str]:
         """What a user reads."""
         return [message["message"] for message in self.poll(user_id, **params)["messages"] or []]

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import get_args
 
 import pytest
@@ -11,8 +10,7 @@ from tidings import Client
 from tidings.client import Following
 from tidings.client.calls import Way
 
-HAS_WEBSOCKET = find_spec("tidings.live.websocket") is not None
-WAYS: tuple[Way, ...] = tuple(way for way in get_args(Way) if way != "websocket" or HAS_WEBSOCKET)
+WAYS: tuple[Way, ...] = get_args(Way)
 
 every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -31,3 +29,9 @@ async def cast(url: str) -> AsyncIterator[tuple[Client, str, str, str]]:
 async def texts(following: Following, count: int) -> list[str]:
     """The next messages' texts."""
     return [(await anext(following)).message for _ in range(count)]
+
+
+async def collect(following: Following, got: list[str]) -> None:
+    """Add the texts of all that comes, until something is raised."""
+    async for message in following:
+        got.append(message.message)

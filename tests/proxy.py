@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that breaks connections, or holds them up, wherever a test wants it."""
+"""A TCP proxy in front of a server that breaks connections wherever a test wants it."""
 
 import socket
 import struct
@@ -60,8 +60,6 @@ class Proxy:
         self._links: list[_Link] = []
         self._lock = threading.Lock()
         self._is_closed = False
-        self._flows = threading.Event()
-        self._flows.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -75,14 +73,6 @@ class Proxy:
         for link in list(self._links)[:most]:
             self._break(link, by_reset=by_reset)
 
-    def stall(self) -> None:
-        """Let nothing through to the clients, and keep the connections, until `flow`."""
-        self._flows.clear()
-
-    def flow(self) -> None:
-        """Let everything through again."""
-        self._flows.set()
-
     def __enter__(self) -> Self:
         return self
 
@@ -90,7 +80,6 @@ class Proxy:
         self._is_closed = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.flow()
         self.cut()
 
     def _accept(self) -> None:
@@ -128,7 +117,6 @@ class Proxy:
         by_reset = False
         with suppress(OSError):
             while data := link.server.recv(65536):
-                self._flows.wait()
                 if link.cut is not None:
                     before = len(link.said)
                     link.said += data

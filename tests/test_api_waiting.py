@@ -1,6 +1,5 @@
 """Long-polls over HTTP: they end with news, with the time asked for, or with the client."""
 
-import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,17 +25,11 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield opened
 
 
-def waits(api: Api) -> int:
-    found = re.search(r"^tidings_waits (\S+)$", api.get("/metrics").text, re.MULTILINE)
-    assert found
-    return int(float(found[1]))
-
-
 def waiting(api: Api, pool: ThreadPoolExecutor, user_id: str, **params: str | float) -> Future[Json]:
     """A long-poll that the server holds by now."""
-    before = waits(api)
+    before = api.counted("tidings_waits")
     poll = pool.submit(api.poll, user_id, wait=30, **params)
-    until(lambda: waits(api) == before + 1)
+    until(lambda: api.counted("tidings_waits") == before + 1)
     return poll
 
 
@@ -91,11 +84,11 @@ def test_a_wait_without_news_ends_by_itself(api: Api, seconds: str) -> None:
 def test_a_client_that_leaves_stops_waiting(api: Api) -> None:
     """The connection is closed in the middle of a wait: the server holds nothing for it any longer."""
     ann, where = api.user("ann"), urlsplit(api.url)
-    before = waits(api)
+    before = api.counted("tidings_waits")
     with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
         connection.sendall(f"GET /v1/messages/{ann}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        until(lambda: waits(api) == before + 1)
-    until(lambda: waits(api) == before)
+        until(lambda: api.counted("tidings_waits") == before + 1)
+    until(lambda: api.counted("tidings_waits") == before)
 
 
 def test_waits_are_bounded_by_user_and_by_server(api: Api, pool: ThreadPoolExecutor) -> None:
@@ -110,7 +103,7 @@ def test_waits_are_bounded_by_user_and_by_server(api: Api, pool: ThreadPoolExecu
     for user_id in (ann, bob):
         api.private(eve, user_id, "hi")
     assert all(poll.result(20)["messages"] for poll in polls)
-    until(lambda: waits(api) == 0)
+    until(lambda: api.counted("tidings_waits") == 0)
     poll = waiting(api, pool, eve)
     api.private(ann, eve, "hi")
     assert poll.result(20)["messages"]
@@ -129,3 +122,16 @@ def test_a_stopping_server_lets_those_who_wait_go(tmp_path_factory: pytest.TempP
         answer = poll.result(20)
         assert answer["messages"] is None
         assert answer["cursor"]
+
+
+def test_a_wait_ends_with_its_client_also_if_something_was_asked_behind_it(api: Api) -> None:
+    """Bob's phone asks for something else behind a long-poll, on the same connection, and hangs up: nothing is held."""
+    bob = api.user("bob")
+    where = urlsplit(api.url)
+    both = "".join(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path in (f"/v1/messages/{bob}?wait=60", "/healthz")
+    )
+    with socket.create_connection((where.hostname, where.port)) as phone:
+        phone.sendall(both.encode())
+        until(lambda: api.counted("tidings_waits") == 1)
+    until(lambda: api.counted("tidings_waits") == 0)

@@ -24,11 +24,6 @@ def holding_the_file(data: Path) -> Iterator[None]:
         yield
 
 
-def gauge(api: Api, name: str) -> float:
-    lines = api.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith(name)).split()[1])
-
-
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     """A server whose bounds are near."""
@@ -58,15 +53,15 @@ def test_a_mailbox_takes_only_so_many_that_wait(tmp_path: Path) -> None:
         cast = [api.user(name) for name in ("ann", "bob", "carol", "eve")]
         with holding_the_file(tmp_path):
             waiting = [pool.submit(api.private, cast[0], cast[1], f"message {n}") for n in range(3)]
-            until(lambda: gauge(api, "tidings_writes_waiting") == 3)
+            until(lambda: api.counted("tidings_writes_waiting") == 3)
             body = {"senderId": cast[2], "receiverId": cast[1], "message": "one too many"}
             refused(api.post("/v1/messages/send?type=private", body), 429, "mailbox_busy")
             waiting += [pool.submit(api.private, cast[2], cast[3], f"elsewhere {n}") for n in range(2)]
-            until(lambda: gauge(api, "tidings_writes_waiting") == 5)
+            until(lambda: api.counted("tidings_writes_waiting") == 5)
             refused(api.post("/v1/users/create", {"username": "late"}), 503, "overloaded")
         stored = [future.result()["message"] for future in waiting]
         assert sorted(stored) == sorted(api.texts(cast[1]) + api.texts(cast[3]))
-        assert gauge(api, "tidings_writes_waiting") == 0
+        assert api.counted("tidings_writes_waiting") == 0
 
 
 def test_a_user_holds_only_so_many_long_polls(api: Api) -> None:
@@ -79,11 +74,11 @@ def test_a_user_holds_only_so_many_long_polls(api: Api) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         polls = [held(), held()]
-        until(lambda: gauge(api, "tidings_waits") == 2)
+        until(lambda: api.counted("tidings_waits") == 2)
         refused(api.get(f"/v1/messages/{ann}", cursor=cursor, wait=30), 429, "too_many_waits")
         api.private(ann, ann, "wake up")
         assert [poll.result().json()["messages"][0]["message"] for poll in polls] == ["wake up", "wake up"]
-    until(lambda: gauge(api, "tidings_waits") == 0)
+    until(lambda: api.counted("tidings_waits") == 0)
 
 
 @pytest.mark.parametrize("since", ["cursor", "timestamp"])

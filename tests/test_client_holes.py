@@ -10,20 +10,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.followed import cast, every_way, texts
+from tests.followed import cast, collect, every_way, texts
 from tests.scene import Foreign, scene
 from tests.server import ServerProcess
+from tests.streamed import message
 from tidings import Client, Expired, Hole
-from tidings.client import Following
 from tidings.client.calls import Way
 
 Json = dict[str, Any]
-
-
-async def collect(following: Following, got: list[str]) -> None:
-    """Add the texts of all that comes, until something is raised."""
-    async for message in following:
-        got.append(message.message)
 
 
 @every_way
@@ -122,18 +116,6 @@ async def test_a_message_taken_out_of_the_store_is_missed(mailbox: str, way: Way
             assert f"{mailbox} 4" not in got
             got += await texts(following, 14 - len(got))
             assert len(set(got)) == 14
-
-
-def message(seq: int, *, to: str = "bob", name: str = "") -> Json:
-    """A message of a foreign server."""
-    return {
-        "senderId": "ann",
-        "message": f"{to} {seq}",
-        "recipientId": to,
-        "timestamp": str(seq),
-        "messageId": name or f"message-{to}-{seq}",
-        "seq": seq,
-    }
 
 
 class Liar:

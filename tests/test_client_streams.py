@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.followed import cast, every_way, texts
+from tests.followed import cast, collect, every_way, texts
 from tests.scene import Foreign, Line, scene
 from tests.server import ServerProcess
 from tests.streamed import CUT, HANG, Streamer, beat, closed, message, told
@@ -26,12 +26,6 @@ SOON = Retries(total_s=5.0, answer_s=0.3)  # so that silence is noticed while a 
 def page(*seqs: int, cursor: str = "") -> dict[str, Any]:
     """The answer to a poll."""
     return {"messages": [message(seq) for seq in seqs], "cursor": cursor or f"c{seqs[-1]}"}
-
-
-async def collect(following: Any, got: list[str]) -> None:
-    """Add the texts of all that comes, until something is raised."""
-    async for each in following:
-        got.append(each.message)
 
 
 @every_stream

@@ -12,7 +12,6 @@ import pytest
 
 from tests.api_client import Api
 from tests.server import ServerProcess, until
-from tests.test_live_streams import counted
 
 LISTENER = """
 import socket, sys
@@ -91,7 +90,7 @@ def test_who_vanishes_is_let_go(tmp_path: Path, cable: Cable, request_: str) -> 
             ) as listener:
                 assert listener.stdout is not None
                 assert listener.stdout.readline() == b"listening\n"
-                assert counted(api, "tidings_streams") == 1
+                assert api.counted("tidings_streams") == 1
                 cable.pull()
-                until(lambda: counted(api, "tidings_streams") == 0)
+                until(lambda: api.counted("tidings_streams") == 0)
                 listener.kill()

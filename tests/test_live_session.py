@@ -36,7 +36,7 @@ class Page:
         if self.events:
             self.events[-1] = Event(self.events[-1].encoded, cursor)
 
-    def expired(self, cursor: str) -> None:
+    def expired(self) -> None:
         raise AssertionError("nothing is ever too old here")
 
 

@@ -34,12 +34,6 @@ def bob(api: Api) -> str:
     return api.user("bob")
 
 
-def counted(api: Api, name: str) -> float:
-    """A number of /metrics, all its series together."""
-    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", api.get("/metrics").text, re.MULTILINE)
-    return sum(map(float, found))
-
-
 def head(url: str, path: str, *headers: str, method: str = "GET") -> str:
     """The head of an answer that may go on."""
     where = urlsplit(url)
@@ -62,7 +56,7 @@ def test_what_a_poll_refuses_a_stream_refuses(api: Api, ann: str, bob: str) -> N
     refused(api.client.get(stream, headers={"Last-Event-ID": "x"}), 400, "bad_cursor")
     refused(api.client.get(f"{stream}?sent=include&sent=include"), 400, "malformed")
     refused(api.client.post(stream), 405, "method_not_allowed")
-    assert counted(api, "tidings_streams") == 0
+    assert api.counted("tidings_streams") == 0
 
 
 def test_what_it_says_of_itself(api: Api, ann: str) -> None:
@@ -74,7 +68,7 @@ def test_what_it_says_of_itself(api: Api, ann: str) -> None:
         assert "\r\ncache-control: no-store" in said
         assert "\r\nx-accel-buffering: no" in said
     assert api.client.head(stream).status_code == 200
-    until(lambda: counted(api, "tidings_streams") == 0)
+    until(lambda: api.counted("tidings_streams") == 0)
 
 
 def test_foreign_pages_have_no_streams(api: Api, ann: str) -> None:
@@ -97,10 +91,10 @@ def test_heartbeats_keep_a_cursor_hot(api: Api, ann: str, bob: str) -> None:
             api.private(ann, ann, str(n))
         for _ in range(3):
             stream.event("heartbeat")
-        before = counted(api, "tidings_store_calls_total")
+        before = api.counted("tidings_store_calls_total")
         answer = api.poll(bob, cursor=stream.cursor)
         assert answer["messages"] is None
-        assert counted(api, "tidings_store_calls_total") == before
+        assert api.counted("tidings_store_calls_total") == before
 
 
 def test_last_event_id_goes_before_the_address(api: Api, ann: str, bob: str) -> None:
@@ -126,7 +120,7 @@ def test_streams_of_a_user_are_few(api: Api, ann: str, bob: str) -> None:
         refused(api.get(f"/v1/messages/{bob}", wait=5, cursor=held[0].cursor), 429, "too_many_waits")
         stack.enter_context(closing(Events(api.url, ann, "now")))
         held[0].close()
-        until(lambda: counted(api, "tidings_streams") == 3)
+        until(lambda: api.counted("tidings_streams") == 3)
         with closing(Events(api.url, bob, "now")) as another:
             api.private(ann, bob, "hi")
             assert another.next()["message"] == "hi"
@@ -179,7 +173,7 @@ def test_who_leaves_at_any_moment_leaves_nothing(api: Api, ann: str) -> None:
         if n % 2:
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
         wire.close()
-    until(lambda: counted(api, "tidings_streams") == counted(api, "tidings_waits") == 0)
+    until(lambda: api.counted("tidings_streams") == api.counted("tidings_waits") == 0)
     api.private(ann, ann, "note")
 
 
@@ -202,8 +196,8 @@ def test_a_thousand_come_back_at_once(tmp_path: Path) -> None:
                 while b'"message":"missed"' not in received:
                     received += wire.recv(65536)
                 assert received.startswith(b"HTTP/1.1 200 ")
-            until(lambda: counted(api, "tidings_streams") == len(wires) == 1_000)
-        until(lambda: counted(api, "tidings_streams") == 0)
+            until(lambda: api.counted("tidings_streams") == len(wires) == 1_000)
+        until(lambda: api.counted("tidings_streams") == 0)
         assert server.complaints == ""
 
 
@@ -213,11 +207,11 @@ def test_a_reader_that_does_not_read(tmp_path: Path) -> None:
         ann, eve = api.user("ann"), api.user("eve")
         cursor = api.poll(eve)["cursor"]
         wires = [opened(server.url, f"{eve}/stream?cursor={cursor}", buffer=4096) for _ in range(5)]
-        until(lambda: counted(api, "tidings_streams") == 5)
+        until(lambda: api.counted("tidings_streams") == 5)
         before = memory(server.pid)
         for n in range(500):
             api.private(ann, eve, f"{n} " + "x" * 16_000)
-        until(lambda: counted(api, "tidings_streams") == 0, within_s=60)
+        until(lambda: api.counted("tidings_streams") == 0, within_s=60)
         grown = memory(server.pid) - before
         assert grown < 8_000_000 * 1.6 + 5 * 1_000_000, f"{grown:,} bytes"  # the tail's copy, and a buffer a stream
         server.wait_for_error("broke off: the client stopped reading")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.api_client import Api, spoken
 from tests.server import DEADLINE_S, ServerProcess, until
-from tests.test_bounds import gauge, holding_the_file
+from tests.test_bounds import holding_the_file
 from tests.test_hot_polls import answers
 from tests.test_protocol import connect, until_closed
 
@@ -182,7 +182,7 @@ def test_a_client_that_leaves_before_the_answer_has_sent(tmp_path: Path) -> None
         with holding_the_file(tmp_path):
             with connect(server) as wire:
                 wire.sendall(post(private(ann, bob, "gone")))
-                until(lambda: gauge(api, "tidings_writes_waiting") == 1)
+                until(lambda: api.counted("tidings_writes_waiting") == 1)
             until(lambda: counted(api, "200") == 0)
         until(lambda: api.texts(bob) == ["gone"])
         api.private(ann, bob, "after")
@@ -199,7 +199,7 @@ def test_a_send_in_flight_at_sigterm_is_answered(tmp_path: Path) -> None:
                 one.sendall(post(private(ann, bob, "one")))
                 whole = post(private(ann, bob, "two"))
                 two.sendall(whole[:-5])  # its head is taken, its body not whole
-                until(lambda: gauge(api, "tidings_writes_waiting") == 1)
+                until(lambda: api.counted("tidings_writes_waiting") == 1)
                 server.signal(signal.SIGTERM)
                 until(lambda: refuses_connections(server))
                 two.sendall(whole[-5:])

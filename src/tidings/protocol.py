@@ -17,13 +17,12 @@ from tidings.api.sends import PlainSend
 from tidings.api.wire import Wire
 from tidings.config import Settings
 from tidings.errors import Malformed, TidingsError, body_too_large, headers_too_large, uri_too_long
-from tidings.live.handshake import Handshake
+from tidings.live.handshake import Handshake, without_offer
 from tidings.live.sse import CONNECTION, Carrier
 
 LINGER_S = 1.0  # a refused client that still sends reads the answer in this time, instead of a reset connection
 NEVER = float("inf")
 WITH_BODY = (b"content-length", b"transfer-encoding")
-HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -46,6 +45,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: TidingsError | None = None
         self._replay: bytes | None = None
         self._handshake: Handshake | None = None
+        self._running: Any = None  # the cycle that a task has; what comes behind it takes its place as `cycle`
         self._in_body = False
         self._body_left = 0
         self._stalled: asyncio.TimerHandle | None = None
@@ -188,11 +188,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.carrier is not None:
             self.carrier.resumed()
 
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether what was written waits for the client."""
-        return self.flow.write_paused
-
     def timeout_keep_alive_handler(self) -> None:
         """Close what is idle, and drop it where not even that is taken."""
         super().timeout_keep_alive_handler()
@@ -205,7 +200,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; a send whose body did not come whole is none."""
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # which tells the last cycle alone
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._stop_stalling()
         self._let_go_of_timer()
         if self.carrier is not None:
@@ -213,6 +211,10 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if isinstance(cycle, PlainSend) and not cycle.is_begun:
             self.config.loaded_app.sends.gone(cycle)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with what waits behind an answer, as uvicorn does; a request that came in part has its time, too."""
@@ -252,12 +254,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """End a request: it came whole and in time."""
         if self._replay is not None or self._handshake is not None:
             return
+        self._at_most, self._at_least = self._chunk, 0
         if self._is_answered:
             self._is_answered = False
-            self._at_most, self._at_least = self._chunk, 0
             return
         self._in_body = False
-        self._at_most, self._at_least = self._chunk, 0
         cycle: Any = self.cycle
         if not cycle.response_complete:
             self._unset_keepalive_if_required()
@@ -340,9 +341,7 @@ class BoundedProtocol(HttpToolsProtocol):
         method = self.parser.get_method()
         if method == b"CONNECT":
             self._refuse(Malformed("malformed", "This server is no proxy."))
-        kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] not in HOP_BY_HOP)
-        version = self.parser.get_http_version().encode()
-        return b"%s %s HTTP/%s\r\n%s\r\n" % (method, self.url, version, kept)
+        return without_offer(method, self.url, self.parser.get_http_version(), self.headers)
 
 
 def bounded_by(settings: Settings) -> type[BoundedProtocol]:

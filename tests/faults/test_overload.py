@@ -17,7 +17,6 @@ from tests.faults.crowd import Crowd
 from tests.faults.flood import Outcomes, flood, request, resident_mb
 from tests.faults.mortal import Mortal
 from tests.server import ServerProcess, until
-from tests.test_bounds import gauge
 
 CONNECTIONS = 500
 NEAR = ("--writes-waiting-max", "50", "--mailbox-waiting-max", "20")
@@ -87,7 +86,7 @@ def test_more_sends_than_it_bears(
                 return request("POST", "/v1/messages/send?type=private", fields)
 
             outcomes = overload(server.url, pids, 3_000, make)
-            until(lambda: gauge(api, "tidings_writes_waiting") == 0)
+            until(lambda: api.counted("tidings_writes_waiting") == 0)
             api.private(cast[0], cast[1], "after it all")
         crowd.finish()
     say(f"{outcomes.answers} {outcomes.retry_after}")

@@ -16,7 +16,6 @@ from tests.faults.crowd import Crowd
 from tests.faults.flood import Outcomes, ask, request
 from tests.faults.mortal import Mortal
 from tests.server import until
-from tests.test_bounds import gauge
 
 ROUNDS = 3
 GRACE_S = 10.0
@@ -56,7 +55,7 @@ def end_under_load(server: Mortal, total: Outcomes) -> tuple[str, int]:
         waits = [Wire(server.url) for _ in range(WAITERS)]
         for wire in waits:
             wire.say(request("GET", f"/v1/messages/{api.user('bob')}?wait=60"))
-        until(lambda: gauge(api, "tidings_waits") >= WAITERS)
+        until(lambda: api.counted("tidings_waits") >= WAITERS)
         fields = {"senderId": ann, "receiverId": ann, "message": "m"}
         sending = threading.Thread(target=lambda: asyncio.run(_senders(server.url, fields, total)))
         before = total.answers[200, ""]

@@ -13,7 +13,6 @@ from tidings.api.replies import BrokenOff, ClientGone, Reply, broken_off, discon
 from tidings.config import Settings
 from tidings.errors import MethodNotAllowed, StoreUnavailable, TidingsError
 from tidings.live import Streams
-from tidings.live.sse import CONNECTION
 from tidings.metrics import Metrics
 from tidings.service import Services
 
@@ -115,11 +114,7 @@ class Endpoint:
         except ClientGone:
             status = "gone"
         except Exception as error:
-            connection = scope.get(CONNECTION)
-            if isinstance(error, RuntimeError) and connection is not None and connection.transport.is_closing():
-                status = "gone"  # it was cut in this very turn of the loop, and uvloop writes to no closed handle
-            else:
-                broken_off(f"{scope['method']} {self._route}", error)
+            broken_off(f"{scope['method']} {self._route}", error)
             raise BrokenOff from None  # the server closes the connection: no well-formed short body
         finally:
             seconds, waited_s = time.perf_counter() - started, scope.get(WAIT, 0.0)

@@ -13,8 +13,8 @@ from tidings.client.following import Calls, Following, Save, Tell
 from tidings.client.pages import History, Page
 from tidings.client.transports import Transport
 from tidings.client.transports.poll import Polling
-from tidings.client.transports.sse import EventStreams
-from tidings.client.transports.websocket import WebSockets
+from tidings.client.transports.sse import event_streams
+from tidings.client.transports.websocket import web_sockets
 from tidings.client.wire import Retries, Wire
 from tidings.model import Group, GroupJoined, Message, User, UserShown
 
@@ -196,8 +196,8 @@ class Client:
         looks = Polling(self, user_id, with_sent=with_sent, limit=limit, wait_s=0.0)
         polls = Polling(self, user_id, with_sent=with_sent, limit=limit, wait_s=wait_s)
         ways: dict[str, Transport] = {
-            "websocket": WebSockets(self._wire, user_id, with_sent=with_sent, limit=limit),
-            "sse": EventStreams(self._wire, user_id, with_sent=with_sent, limit=limit),
+            "websocket": web_sockets(self._wire, user_id, with_sent=with_sent, limit=limit),
+            "sse": event_streams(self._wire, user_id, with_sent=with_sent, limit=limit),
             "poll": polls,
         }
         if transport not in ("auto", *ways):

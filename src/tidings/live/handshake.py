@@ -20,6 +20,7 @@ from tidings.errors import Malformed, TidingsError, UpgradeRequired
 
 ROUTE = "/v1/messages/{userId}/live"
 SUBPROTOCOL = "tidings.v1"
+HOP_BY_HOP = (b"connection", b"upgrade", b"http2-settings")
 _PATH = re.compile(r"/v1/messages/([^/]+)/live")
 
 
@@ -76,6 +77,12 @@ def _refusal(error: InvalidHandshake) -> TidingsError:
     return (
         upgrade_required() if is_version or isinstance(error, InvalidUpgrade) else Malformed("malformed", f"{error}.")
     )
+
+
+def without_offer(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
+    """A request's head as if nothing had been offered to upgrade to."""
+    kept = b"".join(b"%b: %b\r\n" % header for header in headers if header[0] not in HOP_BY_HOP)
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, target, version.encode(), kept)
 
 
 def upgrade_required() -> TidingsError:

@@ -56,7 +56,7 @@ class Outlet(Protocol):
     def heartbeat(self, cursor: str) -> None:
         """Nothing new: the cursor so far."""
 
-    def expired(self, cursor: str) -> None:
+    def expired(self) -> None:
         """Some messages before those that follow are not kept any more."""
 
 
@@ -173,6 +173,10 @@ class Session:
         retry_s = RECONNECT_S * secrets.randbelow(1001) / 1000
         self.end(Ending("shutting_down", "This server is stopping.", retry_s))
 
+    def give_up(self) -> None:
+        """End it: the reader takes nothing."""
+        self.end(Ending("slow_reader", "What was written was not taken in time.", 0.0))
+
     def _fall_back(self) -> None:
         if self._is_live:
             self._is_live = False
@@ -228,7 +232,7 @@ class Session:
         if self._ending is not None or self._outlet.is_full:
             return False  # what was read is read again
         if page.expired:
-            self._outlet.expired(self._cursor)
+            self._outlet.expired()
         self._cursor = reading.cursor(page.more)
         if page.messages:
             self._outlet.write(self._events(page, marks, reading.until))

@@ -34,17 +34,6 @@ class Carrier(Protocol):
         """The connection is lost."""
 
 
-class Connection(Protocol):
-    """What a stream needs of the connection it is written to."""
-
-    transport: asyncio.Transport
-    carrier: Carrier | None
-
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether what was written waits for the client."""
-
-
 class _Closed(msgspec.Struct):
     code: str
     detail: str
@@ -63,7 +52,7 @@ class EventStream:
         self._headers = headers
         self._stalled: asyncio.TimerHandle | None = None
         self._stall_s = 0.0
-        self._connection: Any
+        self._connection: Any  # the protocol: its transport, its flow, and whose carrier this is
 
     async def send(self, scope: Scope, receive: Receive, send: Send, stall_s: float) -> None:
         """Carry the session to its end. Raises ClientGone, and TimeoutError for a client that takes nothing."""
@@ -101,7 +90,7 @@ class EventStream:
     @property
     def is_full(self) -> bool:
         """Whether the client has not taken what was written."""
-        return bool(self._connection.is_write_paused)
+        return bool(self._connection.flow.write_paused)
 
     def write(self, events: Sequence[Event]) -> None:
         """Messages, oldest first."""
@@ -112,13 +101,13 @@ class EventStream:
         """Nothing new: the cursor so far."""
         self._write(b'id: %b\nevent: heartbeat\ndata: {"cursor":"%b"}\n\n' % (cursor.encode(), cursor.encode()))
 
-    def expired(self, cursor: str) -> None:
+    def expired(self) -> None:
         """Some messages before those that follow are not kept any more."""
         self._write(b'event: expired\ndata: {"expired":true}\n\n')
 
     def paused(self) -> None:
         """The client does not take what was written: it is waited for, but not for ever."""
-        self._stalled = asyncio.get_running_loop().call_later(self._stall_s, self._give_up)
+        self._stalled = asyncio.get_running_loop().call_later(self._stall_s, self._session.give_up)
 
     def resumed(self) -> None:
         """It has."""
@@ -128,9 +117,6 @@ class EventStream:
     def gone(self) -> None:
         """The connection is lost."""
         self._session.end()
-
-    def _give_up(self) -> None:
-        self._session.end(Ending("slow_reader", "What was written was not taken in time.", 0.0))
 
     def _stop_stalling(self) -> None:
         if self._stalled is not None:

@@ -142,7 +142,7 @@ class Socket(asyncio.Protocol):
         """Nothing new: the cursor so far."""
         self._say(b'{"type":"heartbeat","cursor":"%b"}' % cursor.encode())
 
-    def expired(self, cursor: str) -> None:
+    def expired(self) -> None:
         """Some messages before those that follow are not kept any more."""
         self._say(b'{"type":"expired"}')
 
@@ -315,7 +315,7 @@ class Socket(asyncio.Protocol):
 
     def _give_up(self) -> None:
         if self._session is not None:
-            self._session.end(Ending("slow_reader", "What was written was not taken in time.", 0.0))
+            self._session.give_up()
         self._set_timer(CLOSING_S, self.transport.abort)
 
     def _close(self, ending: Ending) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 import msgspec
 
 from tidings import cursor as cursors
-from tidings.cursor import Hint, Marks, Vector
+from tidings.cursor import Hint, Marks
 from tidings.directory import Entry
 from tidings.errors import AnotherHistory
 from tidings.model import Found, Head, Message, Start, own, room, sent
@@ -109,15 +109,7 @@ class Reading:
 
     def cursor(self, more: bool) -> str:
         """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
-        entry, store = self._entry, self._node.store
-        user_id = entry.user_id
-        seqs = {mailbox: start.seq for mailbox, start in self._starts.items()}
-        stays = zip(entry.mailboxes, entry.profile.memberships, strict=False)
-        groups = {m.key: seqs[mailbox] for mailbox, m in stays if mailbox in seqs}
-        vector = Vector(seqs[own(user_id)], seqs.get(sent(user_id), self._sent_kept), groups)
-        digest = 0 if more else self.digest
-        hint = Hint(store.generation, self._node.feed.identity, self.until, digest, cursors.pack_vector(vector))
-        return cursors.mint(user_id, hint)
+        return self.marks().mint(self.until, 0 if more else self.digest)
 
     def _hot(self, starts: Mapping[str, Start], limit: int) -> tuple[list[list[Found]], list[Start]]:
         """What the tail has, and the starts that it can't go on from."""

@@ -1,6 +1,7 @@
 """Server-Sent Events: a stream through whatever lets an answer of HTTP through that does not end."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 import msgspec
 
@@ -8,7 +9,7 @@ from tidings.client.pages import Page
 from tidings.client.refusals import NotUnderstood, refusal
 from tidings.client.transports import Broken, Unfit
 from tidings.client.transports.eventstream import Event, Parser
-from tidings.client.transports.stream import Pages, Patience, Stream
+from tidings.client.transports.stream import Pages, Streaming
 from tidings.client.wire import ANSWER_MAX_BYTES, Wire, seconds
 from tidings.model import Message
 
@@ -28,35 +29,24 @@ class _Closed(msgspec.Struct):
 _messages, _closings = msgspec.json.Decoder(Message), msgspec.json.Decoder(_Closed)
 
 
-class EventStreams:
-    """A transport."""
+def event_streams(wire: Wire, user_id: str, *, with_sent: bool, limit: int) -> Streaming:
+    """The transport."""
+    return Streaming("sse", partial(_pages, wire, user_id, "include" if with_sent else None), wire, limit)
 
-    name = "sse"
 
-    def __init__(self, wire: Wire, user_id: str, *, with_sent: bool, limit: int) -> None:
-        self._wire = wire
-        self._user_id = user_id
-        self._with_sent = with_sent
-        self._limit = limit
-        self._patience = Patience(wire.retries.answer_s)
-
-    def open(self, cursor: str | None) -> Stream:
-        """All after a cursor."""
-        return Stream(self._pages(cursor), self._limit, self._patience, self._wire.keep)
-
-    async def _pages(self, cursor: str | None) -> Pages:
-        path = ("messages", self._user_id, "stream")
-        query = {"cursor": cursor, "sent": "include" if self._with_sent else None}
-        async with self._wire.answer(path, query, _HEADERS) as answer:
-            if answer.status != 200:
-                body = await answer.content.read(REFUSAL_MAX_BYTES)
-                error = refusal(answer.status, body, seconds(answer.headers.get("Retry-After", "")))
-                may_help = error.retry_s is not None and not error.code.startswith("http_")
-                raise error if may_help else Unfit(error)
-            if answer.content_type != "text/event-stream":
-                raise Unfit(NotUnderstood(f"What answers at {self._wire.url} gives no stream of events."))
-            async for page in _parsed(answer.content.iter_any()):
-                yield page
+async def _pages(wire: Wire, user_id: str, sent: str | None, cursor: str | None) -> Pages:
+    path = ("messages", user_id, "stream")
+    query = {"cursor": cursor, "sent": sent}
+    async with wire.answer(path, query, _HEADERS) as answer:
+        if answer.status != 200:
+            body = await answer.content.read(REFUSAL_MAX_BYTES)
+            error = refusal(answer.status, body, seconds(answer.headers.get("Retry-After", "")))
+            may_help = error.retry_s is not None and not error.code.startswith("http_")
+            raise error if may_help else Unfit(error)
+        if answer.content_type != "text/event-stream":
+            raise Unfit(NotUnderstood(f"What answers at {wire.url} gives no stream of events."))
+        async for page in _parsed(answer.content.iter_any()):
+            yield page
 
 
 async def _parsed(pieces: AsyncIterator[bytes]) -> Pages:

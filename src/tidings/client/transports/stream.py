@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from tidings.client.pages import Page
 from tidings.client.refusals import Unreachable
 from tidings.client.transports import Broken, Unfit
+from tidings.client.wire import Wire
 
 SILENT_S = 2 * 25.0  # two heartbeats of a server, unless it is set otherwise
 SILENT_MAX_S = 2 * 3_600.0  # two of the longest heartbeats that a server can be set to
@@ -79,6 +80,21 @@ class Stream:
             messages += item.messages
             cursor = item.cursor
         return Page(tuple(messages), cursor)
+
+
+class Streaming:
+    """A transport by streams; `pages` opens one at a cursor."""
+
+    def __init__(self, name: str, pages: Callable[[str | None], Pages], wire: Wire, limit: int) -> None:
+        self.name = name
+        self._pages = pages
+        self._limit = limit
+        self._patience = Patience(wire.retries.answer_s)
+        self._keep = wire.keep
+
+    def open(self, cursor: str | None) -> Stream:
+        """All after a cursor."""
+        return Stream(self._pages(cursor), self._limit, self._patience, self._keep)
 
 
 async def _read(pages: Pages, queue: "asyncio.Queue[Page | Exception]", patience: Patience) -> None:

@@ -1,5 +1,6 @@
 """WebSocket: a stream where the way to the server lets one through (RFC 6455; subprotocol `tidings.v1`)."""
 
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -8,7 +9,7 @@ import msgspec
 from tidings.client.pages import Page
 from tidings.client.refusals import NotUnderstood, refusal
 from tidings.client.transports import Broken, Unfit
-from tidings.client.transports.stream import Pages, Patience, Stream
+from tidings.client.transports.stream import Pages, Streaming
 from tidings.client.wire import Wire
 from tidings.errors import TidingsError
 from tidings.model import Message
@@ -36,40 +37,29 @@ class _Reason(msgspec.Struct):
 _frames, _reasons = msgspec.json.Decoder(_Frame), msgspec.json.Decoder(_Reason)
 
 
-class WebSockets:
-    """A transport."""
+def web_sockets(wire: Wire, user_id: str, *, with_sent: bool, limit: int) -> Streaming:
+    """The transport."""
+    return Streaming("websocket", partial(_pages, wire, user_id, "include" if with_sent else None), wire, limit)
 
-    name = "websocket"
 
-    def __init__(self, wire: Wire, user_id: str, *, with_sent: bool, limit: int) -> None:
-        self._wire = wire
-        self._user_id = user_id
-        self._with_sent = with_sent
-        self._limit = limit
-        self._patience = Patience(wire.retries.answer_s)
-
-    def open(self, cursor: str | None) -> Stream:
-        """All after a cursor."""
-        return Stream(self._pages(cursor), self._limit, self._patience, self._wire.keep)
-
-    async def _pages(self, cursor: str | None) -> Pages:
-        path = ("messages", self._user_id, "live")
-        query = {"cursor": cursor, "sent": "include" if self._with_sent else None}
-        async with self._wire.socket(path, query, PROTOCOL) as socket:
-            if socket.protocol != PROTOCOL:
-                raise Unfit(NotUnderstood(f"The WebSocket of {self._wire.url} is not one of Tidings."))
-            while True:
-                frame = await socket.receive()  # which answers pings
-                if frame.type == aiohttp.WSMsgType.TEXT:
-                    page = _page(frame.data)
-                    if page is not None:
-                        yield page
-                elif frame.type == aiohttp.WSMsgType.CLOSE:
-                    raise _ending(frame.data, frame.extra or "")
-                elif frame.type == aiohttp.WSMsgType.BINARY:
-                    raise Unfit(NotUnderstood("The WebSocket gave bytes, which Tidings never does."))
-                else:  # CLOSING, CLOSED, ERROR
-                    raise Broken("The WebSocket was lost.")
+async def _pages(wire: Wire, user_id: str, sent: str | None, cursor: str | None) -> Pages:
+    path = ("messages", user_id, "live")
+    query = {"cursor": cursor, "sent": sent}
+    async with wire.socket(path, query, PROTOCOL) as socket:
+        if socket.protocol != PROTOCOL:
+            raise Unfit(NotUnderstood(f"The WebSocket of {wire.url} is not one of Tidings."))
+        while True:
+            frame = await socket.receive()  # which answers pings
+            if frame.type == aiohttp.WSMsgType.TEXT:
+                page = _page(frame.data)
+                if page is not None:
+                    yield page
+            elif frame.type == aiohttp.WSMsgType.CLOSE:
+                raise _ending(frame.data, frame.extra or "")
+            elif frame.type == aiohttp.WSMsgType.BINARY:
+                raise Unfit(NotUnderstood("The WebSocket gave bytes, which Tidings never does."))
+            else:  # CLOSING, CLOSED, ERROR
+                raise Broken("The WebSocket was lost.")
 
 
 def _page(text: str) -> Page | None:
