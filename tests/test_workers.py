@@ -44,6 +44,16 @@ def test_both_serve_when_it_says_so(pair: ServerProcess) -> None:
         assert httpx.get(f"{pair.url}/v1/users/{ann}").json()["username"] == "ann"
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+def test_workers_that_share_a_core_take_turns(tmp_path: Path, rooms: Path, cores: int) -> None:
+    """Two workers on one core are scheduled so that none breaks into the other's turn; with a core each, as usual."""
+    mine = sorted(os.sched_getaffinity(0))[:cores]
+    pinned = ("taskset", "-c", ",".join(map(str, mine)))
+    with ServerProcess.start(tmp_path, "--workers", "2", env={"TMPDIR": str(rooms)}, prefix=pinned) as server:
+        policies = {os.sched_getscheduler(pid) for pid in server.worker_pids()}
+    assert policies == {os.SCHED_BATCH if len(mine) < 2 else os.SCHED_OTHER}
+
+
 def test_a_killed_worker_is_replaced(pair: ServerProcess) -> None:
     """One worker is killed: the server serves on, another takes its place, and the log says so in a line."""
     ann = sign_up(pair, "ann")
