@@ -20,7 +20,7 @@ LAYERS = (
     ("store", "feed"),
     ("cursor",),
     ("history", "client"),
-    ("metrics", "cache", "board", "model", "config", "errors"),
+    ("metrics", "cache", "board", "model", "stamps", "config", "errors"),
     ("log",),
 )
 RANKS = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -9,8 +9,9 @@ Every implementation keeps these promises; `tests/test_store.py` holds each of t
 - Checked: a write is decided against the state that it is appended to. Once `block` returned, no later `send` past
   that block succeeds; once `remove_member` returned, none by that member.
 - Gap-free: a mailbox's messages have seq 1, 2, 3, ...; their timestamps strictly increase along it.
-- Ordered: every change has a position; `changes` gives all of them in that order, whole commits at a time. A message
-  visible to `read` is visible to `changes`, and the other way round.
+- Ordered, where the store keeps its own news (`LoggedStore`): every change has a position; `changes` gives all of them
+  in that order, whole commits at a time. A message visible to `read` is visible to `changes`, and the other way round.
+  Elsewhere a write's news has no positions (all 0) until the feed numbers it.
 - Once: with a `Key` seen before and the same content, a write changes nothing and returns what it returned then; with
   other content it raises `KeyReused`. Only successes are remembered, for at least 24 hours.
 - Snapshots: each read sees one state of the store, at least as new as every write that returned before it began.
@@ -46,15 +47,8 @@ class Store(Protocol):
         """A random 64-bit number of this history: kept by export and import, changed by restore."""
 
     @property
-    def run(self) -> int:
-        """A random 64-bit number of this server start: the feed's identity on an embedded store."""
-
-    @property
     def waiting(self) -> int:
         """How many writes wait."""
-
-    def share(self, board: Board) -> None:
-        """Let the workers of this server open the store as well. Raises StartError if another server slipped in."""
 
     async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
         """Add a user."""
@@ -106,12 +100,35 @@ class Store(Protocol):
     async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
         """The first `limit` messages after the starts, merged by (timestamp, mailbox).
 
-        Nothing with a position above `until` is given, so that a read can continue the state that a tail has
-        applied. Memory is bounded by `limit` and the number of starts, whatever the mailboxes hold.
+        Where there are positions, nothing with one above `until` is given, so that a read can continue the state that
+        a tail has applied. Memory is bounded by `limit` and the number of starts, whatever the mailboxes hold.
         """
 
     async def read_before(self, mailbox: str, before: int, limit: int, until: int | None = None) -> list[Found]:
         """The last `limit` messages with a seq below `before` and no position above `until`, oldest first."""
+
+    async def position(self) -> int:
+        """The position of the last commit; 0 where there are none."""
+
+    def surely_knows(self, run: int, position: int) -> bool:
+        """Whether memory alone can tell that `knows` would say so. Raises StoreUnavailable."""
+
+    async def knows(self, run: int, position: int) -> bool:
+        """Whether a cursor of this generation, minted in `run` at `position`, belongs to this history."""
+
+    async def close(self) -> None:
+        """Finish the writes under way, refuse later ones, let go of everything."""
+
+
+class LoggedStore(Store, Protocol):
+    """A store that numbers its own commits and keeps their news: the embedded one, which is its own feed."""
+
+    @property
+    def run(self) -> int:
+        """A random 64-bit number of this server start: the feed's identity on an embedded store."""
+
+    def share(self, board: Board) -> None:
+        """Let the workers of this server open the store as well. Raises StartError if another server slipped in."""
 
     async def changes(self, after: int, limit: int) -> Batch:
         """The news after a position: whole commits, about `limit` changes (one commit's more at the most).
@@ -125,9 +142,6 @@ class Store(Protocol):
         That is before the write is settled; what was not read on the way is in `changes` alone.
         """
 
-    async def position(self) -> int:
-        """The position of the last commit."""
-
     def latest(self) -> int:
         """The same, without leaving the event loop: microseconds. A commit counts once a writer was answered for it."""
 
@@ -136,15 +150,6 @@ class Store(Protocol):
 
     async def recent(self, window_ms: int, limit: int) -> int:
         """A position after which lie at most `limit` changes, none older than `window_ms`: where a tail begins."""
-
-    def surely_knows(self, run: int, position: int) -> bool:
-        """Whether memory alone can tell that `knows` would say so. Raises StoreUnavailable."""
-
-    async def knows(self, run: int, position: int) -> bool:
-        """Whether a cursor minted in `run` at `position` belongs to this history."""
-
-    async def close(self) -> None:
-        """Finish the writes under way, refuse later ones, let go of everything."""
 
 
 class Meter(Protocol):
@@ -157,8 +162,10 @@ class Meter(Protocol):
         """A commit took so many writes."""
 
 
-async def open_store(settings: Settings, meter: Meter, run: int | None = None, board: Board | None = None) -> Store:
-    """Open the store that the settings name, as the one server of it or as a worker of the server that began `run`.
+async def open_store(
+    settings: Settings, meter: Meter, run: int | None = None, board: Board | None = None
+) -> LoggedStore:
+    """Open the embedded store that the settings name, as its one server or as a worker of the server that began `run`.
 
     Workers show each other on the board what is committed.
     Raises StartError, in one line, if it is served already, foreign, newer or corrupt.
