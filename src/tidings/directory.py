@@ -73,6 +73,36 @@ def entry_of(profile: Profile, share: Callable[[str], str] = str) -> Entry:
     )
 
 
+class Straight:
+    """The store asked anew at each look, in the directory's words: for whoever may not trust what is remembered."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, user_id: str) -> Entry | None:
+        """Nothing is held."""
+        return None
+
+    def find_head(self, mailbox: str) -> Head | None:
+        """Nothing is held."""
+        return None
+
+    async def entry(self, user_id: str) -> Entry:
+        """A user's entry. Raises Unknown; StoreUnavailable."""
+        profile = await self._store.find_profile(user_id)
+        if profile is None:
+            raise unknown_user(user_id)
+        return entry_of(profile)
+
+    async def confirm_ended(self, entry: Entry, keys: frozenset[int]) -> Entry:
+        """The entry is what the store says."""
+        return entry
+
+    async def heads(self, mailboxes: Sequence[str]) -> Mapping[str, Head]:
+        """Heads. Raises StoreUnavailable."""
+        return dict(zip(mailboxes, await self._store.heads(mailboxes), strict=True))
+
+
 class _HeadLoad:
     """A reading of heads under way, and the news of those mailboxes that came in meanwhile."""
 

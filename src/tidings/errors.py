@@ -17,7 +17,8 @@ TidingsError
 ├── HeadersTooLarge 431 ..... headers_too_large
 ├── Internal 500 ............ internal: a fault of ours, never of the client's input
 └── Unavailable 503 ......... overloaded, shutting_down             (retry helps)
-    └── StoreUnavailable .... store_unavailable, store_full, store_corrupt
+    ├── StoreUnavailable .... store_unavailable, store_full, store_corrupt
+    └── FeedUnavailable ..... feed_unavailable: no news from other nodes
 
 Errors of starting up, which never travel over HTTP:
 
@@ -152,6 +153,10 @@ class Unavailable(TidingsError):
 
 class StoreUnavailable(Unavailable):
     """The store did not take or give it: full, corrupt, locked or gone."""
+
+
+class FeedUnavailable(Unavailable):
+    """The feed can't be reached, or what it gives is not known to be fresh; the store still answers."""
 
 
 class StartError(Exception):

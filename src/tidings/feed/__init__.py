@@ -56,7 +56,14 @@ class Feed(Protocol):
         """Whether the listener may be trusted now; microseconds, no waiting."""
 
     async def catch_up(self) -> None:
-        """Make it so. Raises Unavailable if it can't be."""
+        """Make it so. Raises FeedUnavailable if it can't be, so that only the store can be asked; StoreUnavailable."""
+
+    @property
+    def settled(self) -> int:
+        """A time in Unix ms: no message that is told from now on has it, or an earlier one."""
+
+    async def settle(self, timestamp: int, within_s: float) -> int:
+        """Wait until `settled` is `timestamp` at least, but not longer than that; gives what it is then."""
 
     async def close(self) -> None:
         """Stop telling."""

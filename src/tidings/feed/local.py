@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -120,6 +121,13 @@ class LocalFeed:
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = asyncio.create_task(self._follow())
         await asyncio.shield(self._catching_up)
+
+    @property
+    def settled(self) -> int:
+        return sys.maxsize  # a commit has one timestamp, later than all before it
+
+    async def settle(self, timestamp: int, within_s: float) -> int:
+        return self.settled
 
     async def close(self) -> None:
         if self._timer is not None:

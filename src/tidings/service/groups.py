@@ -41,7 +41,7 @@ class Groups:
 
         Raises Unknown, Refused.
         """
-        await self._node.freshen()
+        await self._node.sight()
         until = self._node.tail.position  # nothing that comes after the look at the membership
         await self._membership(group_id, asker_id)
         mailbox = room(group_id)
@@ -54,8 +54,8 @@ class Groups:
         return [item.message for item in wanted], len(found) > limit
 
     async def _membership(self, group_id: str, asker_id: str) -> Membership:
-        await self._node.freshen()
-        membership = (await self._node.directory.entry(asker_id)).membership(group_id)
+        sight = await self._node.sight()
+        membership = (await sight.entry(asker_id)).membership(group_id)
         if membership is None:
             if await self._node.store.find_group(group_id) is None:
                 raise unknown_group(group_id)

@@ -18,6 +18,7 @@ from tidings.service.reading import Page, Reading, is_all_given, read_vector
 Settle = Callable[[Message | None, Exception | None], None]
 
 NOW = "now"  # the cursor that asks for a cursor
+LOOK_AGAIN_S = 1.0  # at the store, while the feed is away and nobody is woken
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -133,7 +134,6 @@ class Messages:
 
         Only the last page has a cursor (none by timestamp).
         """
-        node = self._node
         if question.cursor == NOW:
             yield await self._now(question)
             return
@@ -144,8 +144,7 @@ class Messages:
             is_last = question.timestamp is None and not more
             yield Answer(page.messages, reading.cursor(more) if is_last else None, more, page.expired)
             if more:
-                await node.freshen()
-                reading.follow(await node.directory.entry(question.user_id))
+                await reading.follow()
                 page = await reading.next(question.limit)
 
     async def _answer(self, question: Question) -> Answer:
@@ -171,27 +170,27 @@ class Messages:
         The position is taken before anything else is looked at, so nothing can fall between.
         """
         node, user_id = self._node, question.user_id
-        await node.freshen()
+        sight = await node.sight()
         until = node.tail.position
-        was_held = node.directory.find(user_id) is not None
-        entry = await node.directory.entry(user_id)
+        was_held = sight.find(user_id) is not None
+        entry = await sight.entry(user_id)
         if question.cursor is not None:
             hint = cursors.read(user_id, question.cursor.encode())
-            reading = await read_vector(node, hint, entry, question.with_sent, until)
+            reading = await read_vector(node, sight, hint, entry, question.with_sent, until)
         else:
             mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
             starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
-            reading = Reading(node, entry, starts, until, with_sent=question.with_sent, is_by_time=True)
+            reading = Reading(node, sight, entry, starts, until, with_sent=question.with_sent, is_by_time=True)
         reading.why_cold = "" if was_held else "user"
         return reading
 
     async def _now(self, question: Question) -> Answer:
         """A cursor after everything there is; it has no hint, since the heads may be newer than what was applied."""
         node, user_id = self._node, question.user_id
-        await node.freshen()
-        entry = await node.directory.entry(user_id)
+        sight = await node.sight()
+        entry = await sight.entry(user_id)
         mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
-        heads = await node.directory.heads(mailboxes)
+        heads = await sight.heads(mailboxes)
         vector = Vector(
             heads[own(user_id)].seq,
             heads[sent(user_id)].seq if question.with_sent else None,
@@ -215,8 +214,9 @@ class Messages:
                 answer = await self._answer(question)
                 if answer.messages or loop.time() >= deadline or not node.tail.is_open:
                     return answer
+                is_fresh = node.feed.is_fresh()  # if not, what others wrote may be in the store alone
                 try:
-                    async with asyncio.timeout_at(deadline):
+                    async with asyncio.timeout_at(deadline if is_fresh else min(deadline, loop.time() + LOOK_AGAIN_S)):
                         await waiter.woken.wait()
                 except TimeoutError:
                     continue

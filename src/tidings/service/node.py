@@ -5,8 +5,8 @@ from hashlib import blake2b
 import msgspec
 
 from tidings.config import Settings
-from tidings.directory import Directory
-from tidings.errors import StoreUnavailable, Unavailable
+from tidings.directory import Directory, Straight
+from tidings.errors import FeedUnavailable, StoreUnavailable, Unavailable
 from tidings.feed import Feed
 from tidings.model import Key, T, Written
 from tidings.store import Store
@@ -42,10 +42,18 @@ class Node(msgspec.Struct, frozen=True):
         """`told`, if this node can apply it on the spot; False if that must be waited for."""
         return self.feed.tell(written.batch)
 
-    async def freshen(self) -> None:
-        """Make tail and directory as new as everything acknowledged before this call. Raises Unavailable."""
+    async def sight(self) -> "Directory | Straight":
+        """Where to look users and heads up, so that everything acknowledged before this call is seen.
+
+        That is the directory, and with it the tail, made as new as that if need be; while the feed is away, the store.
+        Raises StoreUnavailable.
+        """
         if not self.feed.is_fresh():
-            await self.feed.catch_up()
+            try:
+                await self.feed.catch_up()
+            except FeedUnavailable:
+                return Straight(self.store)
+        return self.directory
 
     def check_ready(self) -> None:
         """Raises Unavailable if this node should get no calls."""

@@ -13,10 +13,12 @@ import msgspec
 
 from tidings import cursor as cursors
 from tidings.cursor import Hint, Marks
-from tidings.directory import Entry
+from tidings.directory import Directory, Entry, Straight
 from tidings.errors import AnotherHistory
 from tidings.model import Found, Head, Message, Start, own, room, sent
 from tidings.service.node import Node
+
+SETTLE_S = 0.5  # how long a reader by timestamp waits for messages with earlier ones, if they are still on their way
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -32,9 +34,18 @@ class Reading:
     """Where a reader stands in each mailbox; `next` gives a page and moves on."""
 
     def __init__(
-        self, node: Node, entry: Entry, starts: dict[str, Start], until: int, *, with_sent: bool, is_by_time: bool
+        self,
+        node: Node,
+        sight: Directory | Straight,
+        entry: Entry,
+        starts: dict[str, Start],
+        until: int,
+        *,
+        with_sent: bool,
+        is_by_time: bool,
     ) -> None:
         self._node = node
+        self._sight = sight
         self._entry = entry
         self._starts = starts
         self._with_sent = with_sent
@@ -43,14 +54,19 @@ class Reading:
         self._is_by_time = is_by_time  # whoever reads it may go on by the timestamp of its last message
         self._fit = node.settings.page_max  # messages that a page has room for, as far as is known
         self.why_cold = ""  # what had to be asked for before the first page
-        self.is_whole = True  # every mailbox of the entry is spoken for
+        self.is_whole = True  # every mailbox of the entry is spoken for, up to `until`
 
     def keep_sent(self, seq: int | None) -> None:
         """Carry along how far the sent copies were given, in a reading that does not ask for them."""
         self._sent_kept = seq
 
-    def follow(self, entry: Entry) -> None:
-        """Go on with what the reader may see now: stays that ended are dropped, new ones are for the next call."""
+    async def follow(self) -> None:
+        """Go on with what the reader may see now: stays that ended are dropped, new ones are for the next call.
+
+        Raises Unknown, StoreUnavailable.
+        """
+        self._sight = await self._node.sight()
+        entry = await self._sight.entry(self._entry.user_id)
         now = {m.key for m in entry.profile.memberships}
         for m in self._entry.profile.memberships:
             if m.key not in now:
@@ -63,9 +79,9 @@ class Reading:
         Where texts are long, it ends earlier: after --page-max-chars of them, or one message.
         """
         limit = min(limit, self._fit * 2)  # no more is read than the last page had room for, twice
-        directory = self._node.directory
-        is_known = all(directory.find_head(mailbox) is not None for mailbox in self._starts)
-        heads = await directory.heads(list(self._starts))
+        sight = self._sight
+        is_known = all(sight.find_head(mailbox) is not None for mailbox in self._starts)
+        heads = await sight.heads(list(self._starts))
         wanted = limit + 1 + (len(self._starts) if self._is_by_time else 0)
         news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
         expired = [mailbox for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])]
@@ -74,6 +90,8 @@ class Reading:
             hot.append(await self._node.store.read(cold, wanted, self.until))
         why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
+        if self._is_by_time and merged:
+            merged = await self._settled(merged)
         end = self._end(merged, limit)
         self._fit = end if end < len(merged) else self._fit
         for mailbox in expired:  # said once: from here on the reader stands where the kept ones begin
@@ -105,7 +123,9 @@ class Reading:
     def digest(self) -> int:
         """What a hint stands for, once everything was given."""
         entry = self._entry
-        return (entry.digest_with_sent if self._with_sent else entry.digest) if self.is_whole else 0
+        if not self.is_whole or not self._is_trusted:
+            return 0
+        return entry.digest_with_sent if self._with_sent else entry.digest
 
     def cursor(self, more: bool) -> str:
         """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
@@ -113,6 +133,8 @@ class Reading:
 
     def _hot(self, starts: Mapping[str, Start], limit: int) -> tuple[list[list[Found]], list[Start]]:
         """What the tail has, and the starts that it can't go on from."""
+        if not self._is_trusted:
+            return [], list(starts.values())
         tail = self._node.tail
         hot: list[list[Found]] = []
         cold: list[Start] = []
@@ -127,6 +149,21 @@ class Reading:
                 hot.append(found)
         return hot, cold
 
+    @property
+    def _is_trusted(self) -> bool:
+        """Whether this node knows everything acknowledged, and not the store alone."""
+        return self._sight is self._node.directory
+
+    async def _settled(self, found: list[Found]) -> list[Found]:
+        """What no message on its way can come before; the rest is for the next question by timestamp."""
+        last, settled = found[-1].timestamp, self._node.feed.settled
+        if last > settled:
+            settled = await self._node.feed.settle(last, SETTLE_S)
+        if last <= settled:
+            return found
+        self.is_whole = False
+        return [one for one in found if one.timestamp <= settled]
+
     def _end(self, merged: Sequence[Found], limit: int) -> int:
         room = self._node.settings.page_max_chars
         end = 0
@@ -139,7 +176,9 @@ class Reading:
         return end
 
 
-async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, until: int) -> Reading:
+async def read_vector(
+    node: Node, sight: Directory | Straight, hint: Hint, entry: Entry, with_sent: bool, until: int
+) -> Reading:
     """A reading that goes on where a cursor's vector says. Raises AnotherHistory, Malformed."""
     vector = cursors.unpack_vector(hint.raw)
     user_id = entry.user_id
@@ -148,16 +187,16 @@ async def read_vector(node: Node, hint: Hint, entry: Entry, with_sent: bool, unt
     memberships = entry.profile.memberships
     unknown = frozenset(vector.groups.keys() - {m.key for m in memberships} - entry.ended)
     if unknown:  # what the cursor says of a stay is dropped on the store's word only
-        entry = await node.directory.confirm_ended(entry, unknown)
+        entry = await sight.confirm_ended(entry, unknown)
         memberships = entry.profile.memberships
     seqs = {own(user_id): vector.own}
     for m in memberships:
         seqs[room(m.group_id)] = vector.groups.get(m.key, m.joined_seq)
     if with_sent:
         seqs[sent(user_id)] = vector.sent or 0
-    await _check_heads(node, seqs)
+    await _check_heads(node, sight, seqs)
     starts = {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}
-    reading = Reading(node, entry, starts, until, with_sent=with_sent, is_by_time=False)
+    reading = Reading(node, sight, entry, starts, until, with_sent=with_sent, is_by_time=False)
     reading.keep_sent(vector.sent)
     return reading
 
@@ -183,9 +222,9 @@ def is_all_given(node: Node, hint: Hint, entry: Entry, with_sent: bool) -> bool:
     return True
 
 
-async def _check_heads(node: Node, seqs: Mapping[str, int]) -> None:
+async def _check_heads(node: Node, sight: Directory | Straight, seqs: Mapping[str, int]) -> None:
     """A seq that was never given out belongs to another history; the store is asked before that is believed."""
-    heads = await node.directory.heads(list(seqs))
+    heads = await sight.heads(list(seqs))
     beyond = [mailbox for mailbox, seq in seqs.items() if seq > heads[mailbox].seq]
     if beyond:
         loaded = await node.store.heads(beyond)

@@ -24,8 +24,8 @@ class Users:
 
     async def show(self, user_id: str) -> UserShown:
         """A user with groups and blocks of now. Raises Unknown."""
-        await self._node.freshen()
-        profile = (await self._node.directory.entry(user_id)).profile
+        sight = await self._node.sight()
+        profile = (await sight.entry(user_id)).profile
         groups = [GroupJoined(m.group_id, m.group_name, m.joined_seq) for m in profile.memberships]
         blocks = await self._node.store.blocks(user_id)
         return UserShown(user_id, profile.user.username, groups, blocks)
