@@ -1,0 +1,189 @@
+"""Calls to DynamoDB: tried again with jitter until a deadline, counted, their errors translated. Only here is botocore.
+
+A call that did not answer may have been done. So it is repeated as it was; whoever wrote under a condition then looks
+whether what is in the way is their own (`Unmet`).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
+
+from tidings.errors import Internal, StoreUnavailable, TidingsError
+from tidings.store import Meter
+from tidings.store.dynamodb.address import Address
+
+log = logging.getLogger("tidings.store")
+
+Item = dict[str, Any]  # as DynamoDB writes it: each attribute's value under its type's letter
+
+_CONNECTIONS = 64  # each idle one is 20 KB; more calls at a time wait for one
+_CONNECT_S, _ANSWER_S = 1.0, 3.0  # a call takes 5 to 20 ms: who takes longer is asked again
+_PAUSE_S, _PAUSE_MAX_S = 0.02, 1.0  # before a repeat: a random part of it, twice as long each time
+
+_BUSY = frozenset(
+    (
+        "InternalServerError",
+        "LimitExceededException",
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TransactionConflict",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    )
+)
+_LOST = (HTTPClientError, BotoConnectionError, ResponseParserError, aiohttp.ClientError, OSError)  # may have been done
+_NO_ACCESS = (NoCredentialsError, PartialCredentialsError, TokenRetrievalError)
+
+
+class Check(NamedTuple):
+    """Whether a write's condition was met, and what was there if it was not."""
+
+    is_met: bool
+    found: Item | None
+
+
+class Unmet(Exception):
+    """A conditional write, or a transaction of several, changed nothing: a `Check` for each, in order."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        super().__init__("a condition was not met")
+        self.checks = checks
+
+
+class Driver:
+    """The one client of a store."""
+
+    def __init__(self, client: Any, meter: Meter) -> None:
+        self._client = client
+        self._meter = meter
+        self._loop = asyncio.get_running_loop()
+
+    async def read(self, operation: str, due: float, **request: Any) -> dict[str, Any]:
+        """Call a reading operation until it answers, or `due` (time of the loop). Raises StoreUnavailable."""
+        return await self._call(operation, "read", due, request)
+
+    async def write(self, operation: str, due: float, **request: Any) -> dict[str, Any]:
+        """The same for a writing one. Raises Unmet besides; after StoreUnavailable it may have been done."""
+        return await self._call(operation, "write", due, request)
+
+    async def ask(self, operation: str, **request: Any) -> dict[str, Any]:
+        """Call any operation once. Raises botocore's ClientError."""
+        answer: dict[str, Any] = await getattr(self._client, operation)(**request)
+        return answer
+
+    async def _call(self, operation: str, kind: str, due: float, request: dict[str, Any]) -> dict[str, Any]:
+        call, pause_s = getattr(self._client, operation), _PAUSE_S
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    answer: dict[str, Any] = await call(**request, ReturnConsumedCapacity="TOTAL")
+            except ClientError as error:
+                trouble = _judged(error)
+            except _LOST as error:
+                trouble = StoreUnavailable("store_unavailable", "The store does not answer.", retry_s=2)
+                trouble.__cause__ = error
+            except BotoCoreError as error:
+                raise translate(error) from error
+            else:
+                self._meter.capacity(kind, _units(answer))
+                return answer
+            wait_s = random.uniform(0, pause_s)  # noqa: S311  # no secret: so that those who failed come one by one
+            if self._loop.time() + wait_s >= due:
+                raise trouble
+            await asyncio.sleep(wait_s)
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+
+def _judged(error: ClientError) -> TidingsError:
+    """What to raise if no time is left for another try. Raises at once what another try can't help: Unmet, too."""
+    code = error.response["Error"]["Code"]
+    if code == "ConditionalCheckFailedException":
+        raise Unmet([Check(False, error.response.get("Item"))]) from error
+    if code == "TransactionCanceledException":
+        reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])
+        codes = {reason.get("Code", "None") for reason in reasons} - {"None"}
+        if "ConditionalCheckFailed" in codes:
+            failed = "ConditionalCheckFailed"
+            raise Unmet([Check(one.get("Code") != failed, one.get("Item")) for one in reasons]) from error
+        is_busy = bool(codes) and codes <= _BUSY
+    else:
+        is_busy = code in _BUSY or error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
+    trouble = translate(error)
+    if not is_busy:
+        raise trouble from error
+    return trouble
+
+
+def translate(error: Exception) -> TidingsError:
+    """The one place where botocore's errors become ours."""
+    if isinstance(error, TidingsError):
+        return error
+    if isinstance(error, TimeoutError):
+        return StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2)
+    if isinstance(error, ClientError):
+        code = error.response["Error"]["Code"]
+        if code in ("ValidationException", "SerializationException", "IdempotentParameterMismatchException"):
+            log.error("a call to the store was malformed", exc_info=error)
+            return Internal("internal", "The server failed.")
+        if code in _BUSY:
+            return StoreUnavailable("store_unavailable", "The store is overloaded.", retry_s=2)
+        log.error("the store refuses: %s", code)
+        return StoreUnavailable("store_unavailable", "The store does not serve this server.", retry_s=30)
+    if isinstance(error, (*_LOST, BotoCoreError)):
+        return StoreUnavailable("store_unavailable", "The store does not answer.", retry_s=2)
+    log.error("a call to the store failed", exc_info=error)
+    return Internal("internal", "The server failed.")
+
+
+def reason(error: Exception) -> str:
+    """Why the tables can't be reached, in words for whoever starts a server."""
+    if isinstance(error, _NO_ACCESS):
+        return "no AWS credentials were found (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a local server takes any)"
+    if isinstance(error, ClientError):
+        told = error.response["Error"]
+        return f"{told['Code']}: {told.get('Message', '')}".rstrip(": ")
+    return str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def connected(address: Address, meter: Meter) -> AsyncIterator[Driver]:
+    """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
+    config = AioConfig(
+        connect_timeout=_CONNECT_S,
+        read_timeout=_ANSWER_S,
+        max_pool_connections=_CONNECTIONS,
+        retries={"total_max_attempts": 1},
+        parameter_validation=False,  # a fifth of a call's CPU; what we send is ours
+    )
+    made = get_session().create_client(
+        "dynamodb", region_name=address.region, endpoint_url=address.endpoint, config=config
+    )
+    async with made as client:
+        yield Driver(client, meter)
+
+
+def _units(answer: dict[str, Any]) -> float:
+    consumed = answer.get("ConsumedCapacity") or ()
+    parts: Sequence[dict[str, Any]] = (consumed,) if isinstance(consumed, dict) else consumed
+    return sum(float(part.get("CapacityUnits", 0)) for part in parts)
