@@ -3,11 +3,15 @@
 Each field is a flag of `tidings serve` (`--wait-max-s`) and an environment variable (`TIDINGS_WAIT_MAX_S`).
 """
 
+import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
+from urllib.parse import urlsplit
 
 from tidings.errors import StartError
 from tidings.log import FORMATS, LEVELS
+
+_PREFIX = re.compile(r"/[A-Za-z0-9_.-]{1,200}")  # of the names of tables, which have 255 characters
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,17 @@ class Settings:
     host: Annotated[str, About("Address to listen on. Loopback, because there is no authentication yet.")] = "127.0.0.1"
     port: Annotated[int, About("TCP port to listen on; 0 takes a free one and prints it.", 0, 65535)] = 8080
     workers: Annotated[int, About("Processes that share the store; one per core is the most that helps.", 1, 64)] = 1
-    store: Annotated[str, About("Where the truth is kept: sqlite:///relative/path or sqlite:////absolute/path.")] = (
-        "sqlite:///data/tidings.db"
-    )
+    store: Annotated[
+        str,
+        About(
+            "Where the truth is kept: sqlite:///relative/path, sqlite:////absolute/path, or, for many nodes, "
+            "dynamodb://REGION/PREFIX (`?endpoint=URL` for another server of that API)."
+        ),
+    ] = "sqlite:///data/tidings.db"
+    feed: Annotated[
+        str,
+        About("Where the nodes of a dynamodb store tell each other the news: redis://HOST:PORT/DB, rediss:// for TLS."),
+    ] = ""
     allowed_hosts: Annotated[
         str,
         About("Host names that requests may name, comma-separated, beside localhost and IP addresses; * for any."),
@@ -175,10 +187,30 @@ class Settings:
                 raise StartError(f"--{name.replace('_', '-')} must be one of {', '.join(choices)}")
         if not self.host:
             raise StartError("--host must name an address; 0.0.0.0 stands for all of them")
-        if not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
-            raise StartError(f"--store must be sqlite:///relative/path or sqlite:////absolute/path, not {self.store!r}")
+        self._check_places()
         if self.message_max_bytes > self.body_max_bytes:
             raise StartError("--message-max-bytes can't be more than --body-max-bytes")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the store is a file of this machine, which is its own feed."""
+        return self.store.startswith("sqlite:")
+
+    def _check_places(self) -> None:
+        """Raises StartError for a store or feed that can't be meant, or that do not go together."""
+        if self.store.startswith("dynamodb://"):
+            place = urlsplit(self.store)
+            if not (place.netloc and _PREFIX.fullmatch(place.path)):
+                raise StartError(f"--store must be dynamodb://REGION/PREFIX, not {self.store!r}")
+            if not self.feed.startswith(("redis://", "rediss://")):
+                raise StartError("--store dynamodb:// needs a --feed redis://HOST:PORT/DB, over which its nodes speak")
+            if self.workers > 1:
+                raise StartError("--workers is for a SQLite store; on dynamodb, run one node for each core")
+        elif not self.store.startswith("sqlite:///") or self.store == "sqlite:///":
+            where = "sqlite:///relative/path, sqlite:////absolute/path or dynamodb://REGION/PREFIX"
+            raise StartError(f"--store must be {where}, not {self.store!r}")
+        elif self.feed:
+            raise StartError("--feed is for --store dynamodb://; a SQLite store is its own feed")
 
 
 def described() -> dict[str, tuple[Any, About]]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import fields
 from importlib.metadata import version as version_of
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tidings.config import Settings
 from tidings.errors import StartError
@@ -79,10 +80,10 @@ def announce(settings: Settings, listener: socket.socket) -> None:
     """Say where the server listens, where its data is, and how to try it."""
     host, port = listener.getsockname()[:2]
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared with, not bound to
-    data = path_of(settings.store).absolute()
+    data = str(path_of(settings.store).absolute()) if settings.is_embedded else settings.store
     sys.stdout.write(BANNER.format(url=_url(host, port), called=_url(reached, port), data=data))
     sys.stdout.flush()
-    _tell(settings, _url(host, port), str(data))
+    _tell(settings, _url(host, port), data)
     if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         if settings.log_format == "json":
             tell(log, logging.WARNING, "no_authentication", "whoever can reach port %(port)d can do all", port=port)
@@ -97,6 +98,8 @@ def _tell(settings: Settings, url: str, data: str) -> None:
         for field in fields(Settings)
         if getattr(settings, field.name) != field.default
     }
+    if settings.feed:
+        changed["feed"] = _without_password(settings.feed)
     shown = "".join(f", {name}={value}" for name, value in changed.items())
     text = "tidings %(version)s on %(url)s, store %(store)s, %(workers)d process(es)" + shown.replace("%", "%%")
     version = version_of("tidings")
@@ -112,6 +115,12 @@ def _tell(settings: Settings, url: str, data: str) -> None:
         settings=changed,
     )
     tell(log, logging.INFO, "ready", "ready in %(ms)d ms", ms=_alive_ms())
+
+
+def _without_password(url: str) -> str:
+    """A URL as it may stand in a log."""
+    place = urlsplit(url)
+    return place._replace(netloc=place.netloc.rpartition("@")[2]).geturl()
 
 
 def _alive_ms() -> int:

@@ -133,6 +133,8 @@ def _told(as_json: bool, code: int) -> Iterator[_Told]:
 
 
 def _checked(store: str) -> str:
+    if store.startswith("dynamodb:"):
+        raise StartError("this is for a SQLite store; DynamoDB has backups of its own (point-in-time recovery)")
     return Settings(store=store).store
 
 
