@@ -4,7 +4,9 @@ A new store is one more `Place`, named in `PLACES`; a new feed one more `Wires`,
 the fixtures over them.
 """
 
+import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
@@ -14,13 +16,17 @@ from typing import Any, Protocol
 
 import apsw
 
+from tests.standin import endpoint
 from tidings.board import Board
 from tidings.config import Settings
 from tidings.feed import Feed, Listener
 from tidings.feed.local import LocalFeed
 from tidings.feed.wakes import Wakes
 from tidings.model import Draft, Group, Key, User, mint
-from tidings.store import Store, open_store
+from tidings.store import LoggedStore, Store, open_store
+from tidings.store.dynamodb import DynamoStore
+from tidings.store.dynamodb.address import address_of
+from tidings.store.dynamodb.setup import prepare
 from tidings.store.sqlite import SqliteStore
 from tidings.store.sqlite.file import connect
 
@@ -31,6 +37,7 @@ class Counting:
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
+        self.units: Counter[str] = Counter()
         self.on_call: Callable[[str], None] | None = None  # told of each store call as it begins
 
     def store_call(self, name: str) -> None:
@@ -41,6 +48,9 @@ class Counting:
     def batch(self, size: int) -> None:
         self.batches.append(size)
 
+    def capacity(self, kind: str, units: float) -> None:
+        self.units[kind] += units  # type: ignore[assignment]  # halves, too
+
 
 class Place(Protocol):
     """Somewhere a store lives. What is opened here is closed at the end of the test."""
@@ -48,16 +58,29 @@ class Place(Protocol):
     meter: Counting
 
     async def serve(self, **changed: Any) -> Store:
+        """Open the store, as its server or a node of it; `changed` are settings."""
+
+    async def join(self, server: Any, **changed: Any) -> Store:
+        """Open it once more as another process of that server, or another node, would."""
+
+    async def leave(self, store: Any) -> None:
+        """Close what was opened here."""
+
+    async def close(self) -> None:
+        """Close all of it."""
+
+
+class LoggedPlace(Place, Protocol):
+    """The same of a store that keeps its own news: one server has it, and it is a file."""
+
+    async def serve(self, **changed: Any) -> LoggedStore:
         """Open the store as the one server of it, which begins a run; `changed` are settings."""
 
-    async def join(self, server: Store, **changed: Any) -> Store:
+    async def join(self, server: Any, **changed: Any) -> LoggedStore:
         """Open it once more as another process of that server would."""
 
-    async def join_run(self, server: Store, run: int, **changed: Any) -> Store:
+    async def join_run(self, server: LoggedStore, run: int, **changed: Any) -> LoggedStore:
         """Try to join `server` as a worker that was made for another run."""
-
-    async def leave(self, store: Store) -> None:
-        """Close what was opened here."""
 
     def drop_messages(self, mailbox: str, seq: int) -> None:
         """Do what retention does: the messages up to `seq` are kept no more, the head lives on."""
@@ -83,20 +106,20 @@ class SqlitePlace:
         self._file = directory / "tidings.db"
         self._board = Board(0)
         self._aside = directory / "aside"
-        self._opened: list[Store] = []
+        self._opened: list[LoggedStore] = []
 
-    async def serve(self, **changed: Any) -> Store:
+    async def serve(self, **changed: Any) -> LoggedStore:
         return await self._open(None, changed)
 
-    async def join(self, server: Store, **changed: Any) -> Store:
+    async def join(self, server: LoggedStore, **changed: Any) -> LoggedStore:
         return await self.join_run(server, server.run, **changed)
 
-    async def join_run(self, server: Store, run: int, **changed: Any) -> Store:
+    async def join_run(self, server: LoggedStore, run: int, **changed: Any) -> LoggedStore:
         assert isinstance(server, SqliteStore)
         server.share(self._board)
         return await self._open(run, changed)
 
-    async def leave(self, store: Store) -> None:
+    async def leave(self, store: LoggedStore) -> None:
         self._opened.remove(store)
         await store.close()
 
@@ -128,7 +151,7 @@ class SqlitePlace:
             path.unlink()
         shutil.copy(self._aside, self._file)
 
-    async def _open(self, run: int | None, changed: dict[str, Any]) -> Store:
+    async def _open(self, run: int | None, changed: dict[str, Any]) -> LoggedStore:
         settings = Settings(store=f"sqlite:///{self._file}", **{"index_lag_max": LAG_MAX, **changed})
         store = await open_store(settings, self.meter, run, None if run is None else self._board)
         self._opened.append(store)
@@ -139,13 +162,63 @@ class SqlitePlace:
             await self.leave(store)
 
 
-PLACES: dict[str, Callable[[Path], SqlitePlace]] = {"sqlite": SqlitePlace}
+class LocalStamps:
+    """Timestamps for the nodes of one test: the clock's, never less than the last; what is open, and what was let go."""
+
+    def __init__(self) -> None:
+        self.open_: dict[str, int] = {}
+        self.dropped: list[str] = []
+        self._last = 0
+
+    async def open(self, name: str) -> int:
+        self._last = max(self._last, time.time_ns() // 1_000_000)
+        self.open_[name] = self._last
+        return self._last
+
+    def drop(self, name: str) -> None:
+        del self.open_[name]
+        self.dropped.append(name)
+
+
+class DynamoPlace:
+    """Two tables of their own on a server that may have others."""
+
+    def __init__(self, directory: Path) -> None:
+        self.meter = Counting()
+        self.stamps = LocalStamps()
+        self.url = f"dynamodb://eu-central-1/t-{secrets.token_hex(6)}?endpoint={endpoint()}"
+        self._is_made = False
+        self._opened: list[DynamoStore] = []
+
+    async def serve(self, **changed: Any) -> "DynamoStore":
+        if not self._is_made:
+            await prepare(address_of(self.url), self.url)
+            self._is_made = True
+        settings = Settings(store=self.url, feed="redis://127.0.0.1:1/0", **changed)
+        store = await DynamoStore.open(settings, self.meter, self.stamps)
+        self._opened.append(store)
+        return store
+
+    async def join(self, server: object, **changed: Any) -> "DynamoStore":
+        return await self.serve(**changed)
+
+    async def leave(self, store: Any) -> None:
+        self._opened.remove(store)
+        await store.close()
+
+    async def close(self) -> None:
+        for store in reversed(self._opened[:]):
+            await self.leave(store)
+
+
+LOGGED: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace}
+PLACES: dict[str, Callable[[Path], Place]] = {**LOGGED, "dynamodb": DynamoPlace}
 
 
 class Wires(Protocol):
     """What lies between the feeds of one store's nodes. What is started here is closed at the end of the test."""
 
-    async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
+    async def start(self, store: Any, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
         """A started feed, as one more node on that store."""
 
     async def leave(self, feed: Feed) -> None:
@@ -168,7 +241,7 @@ class LocalWires:
         self._seats = count()
         self._started: list[Feed] = []
 
-    async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
+    async def start(self, store: LoggedStore, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
         wakes = Wakes(str(self._directory), self._board, next(self._seats))
         feed = LocalFeed(store, wakes, look_s)
         self._started.append(feed)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import PLACES, WIRES, Place, Wires, sign_up
+from tests.backends import LOGGED, PLACES, WIRES, LoggedPlace, Place, Wires, sign_up
 from tests.nodes import NEVER_S, Served, join, memory_of, served
 from tidings.feed.local import LocalFeed
-from tidings.store import Store
+from tidings.store import LoggedStore, Store
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,14 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@pytest.fixture(params=PLACES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test runs on every store; one marked `logged`, on those that keep their own news."""
+    if "place" in metafunc.fixturenames:
+        is_logged = metafunc.definition.get_closest_marker("logged") is not None
+        metafunc.parametrize("place", LOGGED if is_logged else PLACES, indirect=True)
+
+
+@pytest.fixture
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """An empty place for a store, of every kind."""
     made = PLACES[request.param](tmp_path)
@@ -60,7 +67,7 @@ async def eve(store: Store) -> str:
 
 
 @pytest.fixture
-async def alone(store: Store) -> AsyncIterator[Served]:
+async def alone(store: LoggedStore) -> AsyncIterator[Served]:
     """The one process of its server."""
     feed, memory = LocalFeed(store, None, NEVER_S), memory_of(store)
     await feed.start(0, memory)
@@ -69,6 +76,6 @@ async def alone(store: Store) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def worker(place: Place, store: Store, wires: Wires) -> Served:
+async def worker(place: LoggedPlace, store: LoggedStore, wires: Wires) -> Served:
     """One of two processes."""
     return await join(place, store, wires)

@@ -13,7 +13,7 @@ from tidings.model import Batch, Head, Message, Posted, User, mint, own, room, s
 from tidings.store import Store
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.pairs import Node, pair, start
 from tidings.model import Altered, Posted
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 NEVER_S = 3_600.0  # a feed that looks by itself this seldom must be told
 OFTEN_S = 0.005

@@ -11,7 +11,7 @@ from tidings.errors import Conflict
 from tidings.store import Store
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 DEADLINE_S = 5.0
 

@@ -15,7 +15,7 @@ from tidings.model import Group, mint
 from tidings.service import Groups, Node, Question, Users
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 STEPS = 150
 TURNS_MAX = 100_000  # of the loop, until what must come has come

@@ -19,7 +19,7 @@ from tidings.store import Store
 from tidings.tail import Tail
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 
 class Body(msgspec.Struct):

@@ -20,7 +20,7 @@ from tidings.store import Store, open_store
 from tidings.store.sqlite import reads, sends
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 DEADLINE_S = 5.0
 

@@ -19,7 +19,7 @@ from tidings.store.sqlite import foreign, sends
 from tidings.store.sqlite.transaction import Transaction
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 
 class Log:

@@ -66,12 +66,15 @@ async def state(store: Store, scene: Scene) -> tuple[object, ...]:
 
 @every_write
 async def test_a_repeat_changes_nothing_and_answers_alike(store: Store, scene: Scene, write: Write) -> None:
-    """A write repeated under its key gives the first answer, takes no position and tells no news."""
+    """A write repeated under its key gives the first answer and takes no position.
+
+    It tells no news, but where the first call's may be untold: there it tells the same again.
+    """
     first = await write(store, scene, key("k"))
     after = await state(store, scene)
     again = await write(store, scene, key("k"))
     assert again.value == first.value
-    assert again.batch.changes == ()
+    assert again.batch.changes in ((), first.batch.changes if again.batch.last == 0 else ())
     assert await state(store, scene) == after
 
 

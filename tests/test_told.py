@@ -18,7 +18,7 @@ from tidings.store.sqlite import foreign, writes
 from tidings.store.sqlite.transaction import Transaction
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 DEADLINE_S = 5.0
 on_every_road = pytest.mark.parametrize("road", ROADS)

@@ -67,6 +67,7 @@ class Counts:
     seconds: dict[str, Tally] = field(default_factory=dict)
     polls: dict[tuple[str, str], int] = field(default_factory=dict)
     store: dict[str, int] = field(default_factory=dict)
+    capacity: dict[str, float] = field(default_factory=dict)
     checks: int = 0
     batches: Tally = field(default_factory=lambda: Tally([0] * (len(SIZES) + 1)))
     pauses: list[Tally] = field(default_factory=lambda: [Tally([0] * (len(SECONDS) + 1)) for _ in range(GENERATIONS)])
@@ -97,6 +98,9 @@ class Metrics:
         )
         self._polls = Counter("tidings_polls", "Polls: from memory (hot) or not, why.", ["kind", "why"], registry=made)
         self._store_calls = Counter("tidings_store_calls", "Calls to the store.", ["call"], registry=made)
+        self._capacity = Counter(
+            "tidings_store_capacity_units", "Capacity units that DynamoDB counted.", ["kind"], registry=made
+        )
         self._checks = Counter("tidings_freshness_checks", "Looks whether other processes committed.", registry=made)
         self._batches = FoldedHistogram(
             "tidings_commit_batch_size", "Writes in a commit.", buckets=SIZES, registry=made
@@ -167,6 +171,11 @@ class Metrics:
         tally.buckets[bisect_left(SIZES, size)] += 1
         tally.total += size
 
+    def capacity(self, kind: str, units: float) -> None:
+        """Count what a database that is paid by use took for a call: capacity units of `kind`, read or write."""
+        taken = self._now.capacity
+        taken[kind] = taken.get(kind, 0.0) + units
+
     def pause(self, generation: int, seconds: float) -> None:
         """Count a pause of the garbage collector; called in whatever thread it came over."""
         tally = self._now.pauses[generation]
@@ -192,6 +201,8 @@ class Metrics:
             self._polls.labels(*counted_poll).inc(count)
         for name, count in now.store.items():
             self._store_calls.labels(name).inc(count)
+        for kind, units in now.capacity.items():
+            self._capacity.labels(kind).inc(units)
         self._checks.inc(now.checks)
         self._batches.fold(now.batches)
         for histogram, pauses in zip(self._pauses, now.pauses, strict=True):

@@ -95,6 +95,9 @@ class Uncounted:
     def batch(self, size: int) -> None:
         """Not counted."""
 
+    def capacity(self, kind: str, units: float) -> None:
+        """Not counted."""
+
 
 class Supervisor:
     """The workers of one server, from their start to their end."""

@@ -161,6 +161,9 @@ class Meter(Protocol):
     def batch(self, size: int) -> None:
         """A commit took so many writes."""
 
+    def capacity(self, kind: str, units: float) -> None:
+        """A store that is paid by use counted so many units for one call; `kind` is read or write."""
+
 
 async def open_store(
     settings: Settings, meter: Meter, run: int | None = None, board: Board | None = None

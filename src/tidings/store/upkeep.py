@@ -50,6 +50,26 @@ class Examination(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
 
 
+class Prepared(msgspec.Struct, frozen=True, rename="camel"):
+    """The tables of a store; which of them were made just now; whether the server keeps backups and expires keys."""
+
+    store: str
+    tables: list[str]
+    made: list[str]
+    point_in_time_recovery: bool
+    expiry: bool
+
+
+def prepare(url: str) -> Prepared:
+    """Make the tables of a store on DynamoDB, or check those that are there."""
+    import asyncio
+
+    from tidings.store.dynamodb.address import address_of
+    from tidings.store.dynamodb.setup import prepare
+
+    return asyncio.run(prepare(address_of(url), url))
+
+
 def back_up(url: str, target: Path, *, force: bool, on_progress: Progress) -> BackedUp:
     """Write a copy of one moment, checked, whole or not at all; into a directory under a name that tells the time.
 

@@ -156,6 +156,16 @@ def translate(error: Exception) -> TidingsError:
     return Internal("internal", "The server failed.")
 
 
+def code_of(error: Exception) -> str:
+    """What DynamoDB calls an error; "" for any other."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else ""
+
+
+def is_unknown(error: Exception) -> bool:
+    """Whether the server has no such table, or knows no such operation."""
+    return code_of(error) in ("ResourceNotFoundException", "UnknownOperationException", "InvalidAction")
+
+
 def reason(error: Exception) -> str:
     """Why the tables can't be reached, in words for whoever starts a server."""
     if isinstance(error, _NO_ACCESS):

@@ -5,14 +5,16 @@ from typing import Any
 from tidings.model import Found, Membership, Message, Posted
 from tidings.store.dynamodb.driver import Item
 
-
 PROFILE, BLOCK, GROUP = "profile", "block#", "group#"
 ID_MAX_BYTES = 900  # a sort key holds 1,024; none of ours is longer
 
 
 def is_possible(an_id: str) -> bool:
     """Whether there can be something under this id; a client may ask for anything."""
-    return len(an_id.encode()) <= ID_MAX_BYTES
+    try:
+        return len(an_id.encode()) <= ID_MAX_BYTES
+    except UnicodeEncodeError:  # half of a pair
+        return False
 
 
 def text(value: str) -> dict[str, str]:

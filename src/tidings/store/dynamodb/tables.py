@@ -6,7 +6,7 @@
 |---|---|---|
 | `u#USER` | `profile` | `title` (name); how many `blocks` and `groups` there are, so that limits are exact |
 | `u#USER` | `block#OTHER` | a block |
-| `u#USER` | `group#GROUP` | a membership: `title` (the group's), `stay` (its key), `joined`; kept when left, without `member_of` |
+| `u#USER` | `group#GROUP` | a stay: `title` (the group's), `stay` (its key), `joined`; left: no `member_of` |
 | `g#GROUP` | `profile` | `title` (name); how many `members` |
 | `k#NAME` | `key` | an idempotency key: `content`, and `base` (a send's) or `answer`; `expires` in Unix seconds |
 | `store` | `generation`, `floor` | `value`: which history this is; the floor under the clock, in Unix ms |

@@ -1,0 +1,226 @@
+"""The store on DynamoDB: many nodes write to two tables, and conditional puts decide between them.
+
+It has no positions: the feed numbers its news. A read of several mailboxes sees each of them as it is at some moment
+of the call, and no hole in any; a list of members lags by a moment.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+from tidings.config import Settings
+from tidings.errors import StartError, Unavailable
+from tidings.model import Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written
+from tidings.stamps import Stamps
+from tidings.store import Meter, Settle
+from tidings.store.dynamodb import items
+from tidings.store.dynamodb.address import Address, address_of
+from tidings.store.dynamodb.changes import Changes, Limits
+from tidings.store.dynamodb.driver import Driver, Unmet, connected, is_unknown, reason
+from tidings.store.dynamodb.keys import Keys
+from tidings.store.dynamodb.lanes import Job, Lanes, mailboxes_of
+from tidings.store.dynamodb.mailboxes import Mailboxes
+from tidings.store.dynamodb.people import People
+from tidings.store.dynamodb.sends import Sender
+from tidings.store.dynamodb.tables import directory_of, messages_of
+
+T = TypeVar("T")
+
+MESSAGE_MAX_BYTES = 350_000  # an item has 400 KB
+_PUTS_MAX = 32  # at a time; the driver's connections are twice as many
+_START_S = 10.0
+
+
+class DynamoStore:
+    """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
+
+    def __init__(
+        self, driver: Driver, address: Address, generation: int, settings: Settings, meter: Meter, stamps: Stamps
+    ) -> None:
+        self.generation = generation
+        self._driver = driver
+        self._meter = meter
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._table = directory_of(address.prefix).name
+        messages = messages_of(address.prefix).name
+        limits = Limits(settings.groups_per_user_max, settings.blocks_per_user_max, settings.members_per_group_max)
+        self._people = People(driver, self._table)
+        self._boxes = Mailboxes(driver, messages)
+        keys = Keys(driver, self._table, settings.news_kept_s)
+        self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
+        self._sender = Sender(driver, messages, self._people, self._boxes, keys, stamps, meter)
+        self._lanes = Lanes(settings.writes_waiting_max, settings.mailbox_waiting_max, _PUTS_MAX, self._sender.begin)
+        self._sender.lanes = self._lanes
+        self._turns = asyncio.Semaphore(settings.cold_reads_max)
+        self._reading = 0
+        self._reading_max = settings.cold_reads_max + settings.cold_reads_waiting_max
+        self._stack = AsyncExitStack()
+
+    @classmethod
+    async def open(cls, settings: Settings, meter: Meter, stamps: Stamps) -> "DynamoStore":
+        """Open the tables that `tidings store init` made; any number of nodes may. Raises StartError."""
+        address = address_of(settings.store)
+        if settings.message_max_bytes > MESSAGE_MAX_BYTES:
+            raise StartError(f"--message-max-bytes can't be more than {MESSAGE_MAX_BYTES:,} on DynamoDB")
+        async with AsyncExitStack() as stack:
+            driver = await stack.enter_async_context(connected(address, meter))
+            store = cls(driver, address, await find_generation(driver, address), settings, meter, stamps)
+            store._stack = stack.pop_all()
+        return store
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return self._lanes.waiting
+
+    @property
+    def conflicts(self) -> int:
+        """How many puts found another node's message in their place, and went behind it."""
+        return self._sender.conflicts
+
+    async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
+        written = await self._write(lambda due: self._changes.create_user(user, key, due))
+        self._people.note(f"u#{written.value.user_id}", written.value.username)
+        return written
+
+    async def create_group(self, group: Group, key: Key | None = None) -> Written[Group]:
+        written = await self._write(lambda due: self._changes.create_group(group, key, due))
+        self._people.note(f"g#{written.value.group_id}", written.value.group_name)
+        return written
+
+    async def block(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
+        return await self._write(lambda due: self._changes.block(user_id, other_id, key, due))
+
+    async def unblock(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
+        return await self._write(lambda due: self._changes.unblock(user_id, other_id, key, due))
+
+    async def add_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
+        return await self._write(lambda due: self._changes.add_member(group_id, user_id, key, due))
+
+    async def remove_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
+        return await self._write(lambda due: self._changes.remove_member(group_id, user_id, key, due))
+
+    async def send(self, draft: Draft, key: Key | None = None) -> Written[Message]:
+        outcome: asyncio.Future[Written[Message]] = self._loop.create_future()
+
+        def settle(written: Written[Message] | None, error: Exception | None) -> None:
+            if outcome.done():
+                return
+            if written is None:
+                outcome.set_exception(error or AssertionError("neither a message nor a reason"))
+            else:
+                outcome.set_result(written)
+
+        job = self._submit(draft, key, settle)
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            self._lanes.forget(job)
+            raise
+
+    def submit(self, draft: Draft, key: Key | None, settle: Settle) -> None:
+        self._submit(draft, key, settle)
+
+    def _submit(self, draft: Draft, key: Key | None, settle: Settle) -> Job:
+        self._meter.store_call("send")
+        mailbox, copies = mailboxes_of(draft, keep_copy=self._settings.sent_copies)
+        job = Job(draft, key, mailbox, copies, self._loop.time() + self._settings.write_wait_s, settle)
+        self._lanes.put(job)
+        return job
+
+    async def find_profile(self, user_id: str) -> Profile | None:
+        return await self._read("profile", lambda due: self._people.profile(user_id, due))
+
+    async def find_group(self, group_id: str) -> Group | None:
+        return await self._read("group", lambda due: self._people.group(group_id, due))
+
+    async def blocks(self, user_id: str) -> list[str]:
+        return await self._read("blocks", lambda due: self._people.blocks(user_id, due))
+
+    async def members(self, group_id: str, after: str, limit: int) -> list[User]:
+        return await self._read("members", lambda due: self._people.members(group_id, after, limit, due))
+
+    async def heads(self, mailboxes: Sequence[str]) -> list[Head]:
+        return await self._read("heads", lambda due: self._boxes.heads(mailboxes, due))
+
+    async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
+        return await self._read("read", lambda due: self._boxes.read(starts, limit, due))
+
+    async def read_before(self, mailbox: str, before: int, limit: int, until: int | None = None) -> list[Found]:
+        return await self._read("read_before", lambda due: self._boxes.read_before(mailbox, before, limit, due))
+
+    async def position(self) -> int:
+        return 0
+
+    def surely_knows(self, run: int, position: int) -> bool:
+        return True  # a cursor of another history has another generation
+
+    async def knows(self, run: int, position: int) -> bool:
+        return True
+
+    async def floor(self) -> int:
+        due = self._loop.time() + self._settings.read_wait_s
+        return items.plain(await self._people.find(items.own_key("floor"), due), "value")
+
+    async def raise_floor(self, to: int) -> None:
+        request = {
+            "TableName": self._table,
+            "Key": items.own_key("floor"),
+            "UpdateExpression": "SET #value = :to",
+            "ConditionExpression": "attribute_not_exists(#value) OR #value < :to",
+            "ExpressionAttributeNames": {"#value": "value"},
+            "ExpressionAttributeValues": {":to": items.number(to)},
+        }
+        try:
+            await self._driver.write("update_item", self._loop.time() + self._settings.write_wait_s, **request)
+        except Unmet:
+            return  # it is higher
+
+    async def close(self) -> None:
+        await self._lanes.close()
+        await self._stack.aclose()
+
+    async def _write(self, write: Callable[[float], Coroutine[Any, Any, T]]) -> T:
+        self._meter.store_call("write")
+        self._lanes.enter()
+        try:
+            return await write(self._loop.time() + self._settings.write_wait_s)
+        finally:
+            self._lanes.leave()
+
+    async def _read(self, name: str, read: Callable[[float], Coroutine[Any, Any, T]]) -> T:
+        self._meter.store_call(name)
+        async with self._turn():
+            return await read(self._loop.time() + self._settings.read_wait_s)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for one of the reads at a time. Raises Unavailable."""
+        if self._reading >= self._reading_max:
+            raise Unavailable("overloaded", "Too many reads of the store are waiting.", retry_s=1)
+        self._reading += 1
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self._reading -= 1
+
+
+async def find_generation(driver: Driver, address: Address) -> int:
+    """Which history the tables have. Raises StartError if they can't be reached, or `tidings store init` made none."""
+    table = directory_of(address.prefix).name
+    where = address.endpoint or f"DynamoDB in {address.region}"
+    try:
+        async with asyncio.timeout(_START_S):
+            answer = await driver.ask("get_item", TableName=table, Key=items.own_key("generation"), ConsistentRead=True)
+    except TimeoutError:
+        raise StartError(f"{where} does not answer") from None
+    except Exception as error:
+        if not is_unknown(error):
+            raise StartError(f"{where} can't be used: {reason(error)}") from None
+        answer = {}
+    if "Item" not in answer:
+        raise StartError(f"{where} has no tables {address.prefix}-... yet; make them: tidings store init")
+    return items.plain(answer["Item"], "value")

@@ -1,0 +1,206 @@
+"""Mailboxes, as read: always consistently, page after page to the end, and never past a hole.
+
+Messages of one put become visible one by one, so a read beside it may meet the second before the first. What is before
+the hole is given; the rest is read again.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from heapq import heapify, heappop, heapreplace
+from typing import Any
+
+from tidings.errors import StoreUnavailable
+from tidings.model import NO_HEAD, Found, Head, Start
+from tidings.store.dynamodb import items
+from tidings.store.dynamodb.driver import Driver, Item
+
+_AGAIN_S = 0.02  # before a hole is looked at again
+_STEP_MIN = 16  # messages of one mailbox at a time at least, in a read of many
+_NAMES = {"#box": "box", "#seq": "seq"}
+
+
+class Mailboxes:
+    """Reads of one table; `due` is a time of the loop."""
+
+    def __init__(self, driver: Driver, table: str) -> None:
+        self._driver = driver
+        self._table = table
+
+    async def head(self, mailbox: str, due: float) -> Head:
+        """The last seq given out, and its timestamp. Raises StoreUnavailable."""
+        last = await self._page(mailbox, 0, None, 1, due, backwards=True, of=("seq", "ts"))
+        return Head(items.plain(last[0], "seq"), items.plain(last[0], "ts")) if last else NO_HEAD
+
+    async def heads(self, mailboxes: Sequence[str], due: float) -> list[Head]:
+        """The same of several, in order."""
+        boxes = list(dict.fromkeys(mailboxes))
+        found = dict(zip(boxes, await together([self.head(box, due) for box in boxes]), strict=True))
+        return [found[mailbox] for mailbox in mailboxes]
+
+    async def walk(self, mailbox: str, after: int, due: float) -> AsyncIterator[Item]:
+        """Every slot after a seq, in order and without a hole: `seq`, `ts`, `id` and `intent` of each."""
+        while True:
+            page = await self._page(mailbox, after, None, None, due, of=("seq", "ts", "id", "intent"))
+            for item in page:
+                seq = items.plain(item, "seq")
+                if seq != after + 1:
+                    break  # a hole: from there on once more
+                yield item
+                after = seq
+            else:
+                if not page:
+                    return
+                continue
+            await self._pause(due)
+
+    async def item(self, mailbox: str, seq: int, due: float) -> Item:
+        """A message that is known to be there."""
+        request = {"TableName": self._table, "Key": items.slot(mailbox, seq), "ConsistentRead": True}
+        item: Item = (await self._driver.read("get_item", due, **request))["Item"]
+        return item
+
+    async def read(self, starts: Sequence[Start], limit: int, due: float) -> list[Found]:
+        """The first `limit` messages after the starts, merged by (timestamp, mailbox)."""
+        seqs = await together([self._seq_of(start, due) for start in starts])
+        step = min(limit, max(_STEP_MIN, limit // max(1, len(starts)) + 1))
+        runs = [_Run(self, start.mailbox, seq, step, due) for start, seq in zip(starts, seqs, strict=True)]
+        await together([run.fill() for run in runs])
+        queue = [(run.place(), index, run) for index, run in enumerate(runs) if run.now]
+        heapify(queue)
+        merged: list[Found] = []
+        while queue and len(merged) < limit:
+            _, index, run = queue[0]
+            merged.append(run.now.pop())
+            if not run.now and len(merged) < limit:
+                await run.fill()
+            if run.now:
+                heapreplace(queue, (run.place(), index, run))
+            else:
+                heappop(queue)
+        return merged
+
+    async def after(self, mailbox: str, seq: int, limit: int, due: float) -> list[Found]:
+        """At most `limit` messages after a seq, without a hole; none only if there are none."""
+        while True:
+            page = await self._page(mailbox, seq, None, limit, due)
+            given = [items.found(item, mailbox) for item in page]
+            whole = [one for index, one in enumerate(given) if one.message.seq == seq + 1 + index]
+            if whole or not given:
+                return whole
+            await self._pause(due)
+
+    async def read_before(self, mailbox: str, before: int, limit: int, due: float) -> list[Found]:
+        """The last `limit` messages with a seq below `before`, oldest first."""
+        while True:
+            page = await self._page(mailbox, 0, before, limit, due, backwards=True)
+            given = [items.found(item, mailbox) for item in reversed(page)]
+            first = given[0].message.seq if given else 0
+            if all(one.message.seq == first + index for index, one in enumerate(given)):
+                return given
+            await self._pause(due)
+
+    async def _seq_of(self, start: Start, due: float) -> int:
+        """Where a start is. By time: the last message not later, sought back from the head in growing steps."""
+        if start.time is None:
+            return start.seq
+        mailbox, time = start.mailbox, start.time
+        head = await self.head(mailbox, due)
+        if head.timestamp <= time:
+            return head.seq
+        low, high, step = 0, head.seq - 1, 1  # it is in low..high
+        while low == 0 and high > 0:
+            probe = max(1, high + 1 - step)
+            if await self._time_of(mailbox, probe, due) <= time:
+                low = probe
+            else:
+                high, step = probe - 1, step * 2
+        while low < high:
+            middle = (low + high + 1) // 2
+            if await self._time_of(mailbox, middle, due) <= time:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def _time_of(self, mailbox: str, seq: int, due: float) -> int:
+        return items.plain(await self.item(mailbox, seq, due), "ts")
+
+    async def _page(
+        self,
+        mailbox: str,
+        after: int,
+        before: int | None,
+        limit: int | None,
+        due: float,
+        *,
+        backwards: bool = False,
+        of: tuple[str, ...] = (),
+    ) -> list[Item]:
+        """Messages with `after < seq < before`, as many as asked for, or as one answer (1 MB) holds if none are."""
+        values = {":box": items.text(items.box_of(mailbox)), ":after": items.number(after)}
+        if before is None:
+            range_ = "#seq > :after"
+        elif before - 1 > after:
+            range_ = "#seq BETWEEN :first AND :last"
+            values = {":box": values[":box"], ":first": items.number(after + 1), ":last": items.number(before - 1)}
+        else:
+            return []
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "ScanIndexForward": not backwards,
+            "KeyConditionExpression": f"#box = :box AND {range_}",
+            "ExpressionAttributeNames": _NAMES | {f"#{name}": name for name in of},
+            "ExpressionAttributeValues": values,
+        }
+        if of:
+            request["ProjectionExpression"] = ", ".join(f"#{name}" for name in of)
+        found: list[Item] = []
+        while True:
+            if limit is not None:
+                request["Limit"] = limit - len(found)
+            answer = await self._driver.read("query", due, **request)
+            found += answer["Items"]
+            last = answer.get("LastEvaluatedKey")
+            if last is None or (found if limit is None else len(found) >= limit):
+                return found
+            request["ExclusiveStartKey"] = last
+
+    async def _pause(self, due: float) -> None:
+        """Let the put that is under way end. Raises StoreUnavailable if it does not."""
+        if asyncio.get_running_loop().time() >= due:
+            raise StoreUnavailable("store_corrupt", "A mailbox has a hole.", retry_s=60)
+        await asyncio.sleep(random.uniform(_AGAIN_S / 2, _AGAIN_S))  # noqa: S311  # no secret
+
+
+class _Run:
+    """One mailbox of a read: what of it is at hand, last first, and how to get more."""
+
+    def __init__(self, boxes: Mailboxes, mailbox: str, seq: int, step: int, due: float) -> None:
+        self._more: Callable[[int], Awaitable[list[Found]]] = lambda seq: boxes.after(mailbox, seq, step, due)
+        self._seq = seq
+        self.now: list[Found] = []
+
+    async def fill(self) -> None:
+        """Have some more at hand, if there is."""
+        found = await self._more(self._seq)
+        if found:
+            self._seq = found[-1].message.seq
+        self.now = found[::-1]
+
+    def place(self) -> tuple[int, str]:
+        """Where its next one stands among those of others."""
+        return self.now[-1].timestamp, self.now[-1].mailbox
+
+
+async def together(calls: Sequence[Awaitable[Any]]) -> list[Any]:
+    """What all of them give, in order; if one fails, the others are not waited for."""
+    if len(calls) == 1:
+        return [await calls[0]]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,261 @@
+"""Sending: what goes together is checked by one read and put by one call, at head+1, head+2, ...
+
+The conditional put is the only arbiter: it succeeds if all of its slots are empty, and then it stands behind the head,
+since no slot is filled but behind another. Heads are remembered as guesses; who guessed wrong is told by the put, reads
+on from there, and tries behind it. A message and its sender's copy are in two partitions: one transaction of both, so
+that they are there together or not at all.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from tidings.cache import Cache
+from tidings.errors import TidingsError
+from tidings.model import NO_HEAD, Batch, Head, Message, Posted, Written
+from tidings.stamps import Stamps
+from tidings.store import Meter
+from tidings.store.dynamodb import items
+from tidings.store.dynamodb.driver import Check, Driver, Item, Unmet, translate
+from tidings.store.dynamodb.keys import Keys
+from tidings.store.dynamodb.lanes import Job, Lanes
+from tidings.store.dynamodb.mailboxes import Mailboxes, together
+from tidings.store.dynamodb.people import People
+
+_HEADS_MAX = 200_000  # remembered, 0.2 KB each
+_PAUSE_S, _PAUSE_MAX_S = 0.005, 0.1  # before another try behind somebody else's messages: a random part, growing
+
+Outcome = Written[Message] | TidingsError
+
+
+class Sender:
+    """Puts what `lanes` give it; what it needs of the rest of the store, it is given."""
+
+    def __init__(
+        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, stamps: Stamps, meter: Meter
+    ) -> None:
+        self.driver = driver
+        self.table = table
+        self.people = people
+        self.boxes = boxes
+        self.keys = keys
+        self.stamps = stamps
+        self.heads: Cache[Head] = Cache(_HEADS_MAX)
+        self.conflicts = 0  # puts that found somebody else's message in their place
+        self._meter = meter
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lanes: Lanes
+
+    def begin(self, jobs: list[Job]) -> None:
+        """Put them, each as its outcome is told to `lanes`."""
+        task = asyncio.get_running_loop().create_task(self._run(jobs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, jobs: list[Job]) -> None:
+        together_ = _Together(self, jobs)
+        try:
+            await together_.run()
+        except Exception as error:
+            for job in jobs:
+                self.lanes.settle(job, None, translate(error))
+        finally:
+            together_.end()
+            self._meter.batch(len(jobs))
+            self.lanes.release(jobs)
+
+
+class _Together:
+    """Messages on their way into the store by one put."""
+
+    def __init__(self, sender: Sender, jobs: list[Job]) -> None:
+        self._sender = sender
+        self._left = jobs  # those whose outcome is not known
+        self._due = max(job.due for job in jobs)
+        self._stamps: dict[str, int] = {}  # by message id; of those that are not stored, as far as is known
+        self._unsure: Sequence[str] = ()  # message ids of a put that may have been done
+
+    async def run(self) -> None:
+        """Check, claim the keys, open stamps, put. What is raised is the outcome of all that are left."""
+        heads = self._learn_heads({mailbox for job in self._left for mailbox in job.mailboxes})
+        drafts = [job.draft for job in self._left]
+        _, refusals = await together([heads, self._sender.people.refusals(drafts, self._due)])
+        await self._each(list(zip(self._left, refusals, strict=True)))
+        await self._walk([job for job in self._left if job.key and job.walked != self._head(job.mailbox).seq])
+        await together([self._stamp(job) for job in self._left])
+        tries = 0
+        while self._drop_settled():
+            if await self._try():
+                return
+            tries += 1
+            await asyncio.sleep(random.uniform(0, min(_PAUSE_S * 2**tries, _PAUSE_MAX_S)))  # noqa: S311
+
+    def end(self) -> None:
+        """Close the stamps of what is surely not stored. One that may be is kept until it ends by itself."""
+        for message_id in self._stamps.keys() - set(self._unsure):
+            self._sender.stamps.drop(message_id)
+
+    async def _learn_heads(self, mailboxes: set[str]) -> None:
+        unknown = [mailbox for mailbox in mailboxes if self._sender.heads.use(mailbox) is None]
+        if unknown:
+            found = await self._sender.boxes.heads(unknown, self._due)
+            for mailbox, head in zip(unknown, found, strict=True):
+                self._sender.heads.put(mailbox, head)
+
+    async def _each(self, refused: list[tuple[Job, TidingsError | None]]) -> None:
+        """Tell who is refused, unless their key was used; claim the keys of the others."""
+        await together([self._admit(job, refusal) for job, refusal in refused])
+        self._drop_settled()
+        earlier = [job for job, refusal in refused if refusal is not None and not job.is_settled]
+        if earlier:
+            await self._walk(earlier)
+            for job, refusal in refused:
+                if refusal is not None:
+                    self._tell(job, refusal)
+            self._drop_settled()
+
+    async def _admit(self, job: Job, refusal: TidingsError | None) -> None:
+        """Claim a key. A refused call may be a repeat of one that was taken: then its message is looked for."""
+        try:
+            if job.key is None:
+                base = None
+            elif refusal is None:
+                base = await self._sender.keys.claim(job.key, self._head(job.mailbox).seq, self._due)
+            else:
+                base = await self._sender.keys.find_base(job.key, self._due)
+        except TidingsError as error:
+            self._tell(job, error)
+            return
+        if base is not None:
+            job.walked = base
+        elif refusal is not None:
+            self._tell(job, refusal)
+
+    async def _walk(self, jobs: Sequence[Job]) -> None:
+        """Look for messages of keys, up to the ends of their mailboxes; whose is found is told so."""
+        for mailbox in {job.mailbox for job in jobs}:
+            await self._read_on(mailbox, [job for job in jobs if job.mailbox == mailbox])
+        self._drop_settled()
+
+    async def _read_on(self, mailbox: str, jobs: Sequence[Job]) -> None:
+        head = self._head(mailbox)
+        keyed = {job.key.name: job for job in jobs if job.key is not None}
+        if not keyed:
+            self._sender.heads.put(mailbox, await self._sender.boxes.head(mailbox, self._due))
+            return
+        after = min(head.seq, *(job.walked for job in keyed.values()))
+        async for item in self._sender.boxes.walk(mailbox, after, self._due):
+            head = Head(items.plain(item, "seq"), items.plain(item, "ts"))
+            job = keyed.get(item["intent"]["B"]) if "intent" in item else None
+            if job is not None and not job.is_settled:
+                await self._repeat(job, head.seq)
+        self._sender.heads.put(mailbox, head)
+        for job in keyed.values():
+            job.walked = head.seq
+
+    async def _repeat(self, job: Job, seq: int) -> None:
+        """Its message is there: give that, and the news of it again, since it may be untold."""
+        posted = items.posted(await self._sender.boxes.item(job.mailbox, seq, self._due), job.mailbox)
+        self._tell(job, _written(posted))
+
+    async def _stamp(self, job: Job) -> None:
+        try:
+            self._stamps[job.draft.message_id] = await self._sender.stamps.open(job.draft.message_id)
+        except TidingsError as error:
+            self._tell(job, error)
+
+    async def _try(self) -> bool:
+        """Put what is left behind the heads as they are known; if somebody was there first, learn how far they went."""
+        posts = self._number()
+        ids = [post.message.message_id for job, post in zip(self._left, posts, strict=True) for _ in job.mailboxes]
+        boxes = [mailbox for job in self._left for mailbox in job.mailboxes]
+        self._unsure = ids
+        try:
+            await self._put(posts)
+        except Unmet as unmet:
+            if not _is_ours(unmet.checks, ids):
+                self._unsure = ()
+                await self._give_way({box for box, check in zip(boxes, unmet.checks, strict=True) if not check.is_met})
+                return False
+        self._unsure = ()
+        for job, post in zip(self._left[:], posts, strict=True):
+            del self._stamps[post.message.message_id]
+            head = Head(post.message.seq, int(post.message.timestamp))
+            self._sender.heads.put(job.mailbox, head)
+            if job.copies:
+                self._sender.heads.put(job.copies, Head(post.sent_seq, head.timestamp))
+            self._tell(job, _written(post))
+        return True
+
+    async def _give_way(self, taken: set[str]) -> None:
+        self._sender.conflicts += 1
+        for mailbox in taken:
+            await self._read_on(mailbox, [job for job in self._left if job.mailbox == mailbox])
+
+    def _number(self) -> list[Posted]:
+        """Seqs behind the heads; timestamps by the stamps, but later than what is before them in each mailbox."""
+        heads = {mailbox: self._head(mailbox) for job in self._left for mailbox in job.mailboxes}
+        posts: list[Posted] = []
+        for job in self._left:
+            draft = job.draft
+            before = max(heads[mailbox].timestamp for mailbox in job.mailboxes)
+            timestamp = max(self._stamps[draft.message_id], before + 1)
+            for mailbox in job.mailboxes:
+                heads[mailbox] = Head(heads[mailbox].seq + 1, timestamp)
+            seq, sent_seq = heads[job.mailbox].seq, heads[job.copies].seq if job.copies else 0
+            message = Message(draft.sender_id, draft.message, draft.recipient_id, str(timestamp), draft.message_id, seq)
+            posts.append(Posted(0, job.mailbox, message, sent_seq))
+        return posts
+
+    async def _put(self, posts: Sequence[Posted]) -> None:
+        puts: list[Item] = []
+        for job, post in zip(self._left, posts, strict=True):
+            puts.append(items.message_item(post, job.key.name if job.key else None))
+            if job.copies:
+                puts.append(items.copy_item(post, job.copies))
+        requests: list[dict[str, Any]] = [
+            {
+                "TableName": self._sender.table,
+                "Item": item,
+                "ConditionExpression": "attribute_not_exists(#box)",
+                "ExpressionAttributeNames": {"#box": "box"},
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+            for item in puts
+        ]
+        if len(requests) == 1:
+            await self._sender.driver.write("put_item", self._due, **requests[0])
+            return
+        writes = [{"Put": request} for request in requests]
+        token = uuid4().hex
+        await self._sender.driver.write(
+            "transact_write_items", self._due, TransactItems=writes, ClientRequestToken=token
+        )
+
+    def _head(self, mailbox: str) -> Head:
+        return self._sender.heads.use(mailbox) or NO_HEAD
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        if isinstance(outcome, TidingsError):
+            self._sender.lanes.settle(job, None, outcome)
+        else:
+            self._sender.lanes.settle(job, outcome, None)
+
+    def _drop_settled(self) -> bool:
+        """Go on without those whose outcome is told, or awaited no longer; whether any is left."""
+        self._left = [job for job in self._left if not job.is_settled]
+        return bool(self._left)
+
+
+def _is_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
+    """Whether what is in every one of a put's places is what it put there: it was done, and its answer was lost."""
+    return all(
+        check.found is not None and check.found["id"]["S"] == message_id
+        for check, message_id in zip(checks, ids, strict=True)
+    )
+
+
+def _written(posted: Posted) -> Written[Message]:
+    return Written(posted.message, Batch(0, 0, (posted,)))

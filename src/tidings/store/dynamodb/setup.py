@@ -1,0 +1,140 @@
+"""Making the tables, and looking at those that are there."""
+
+import asyncio
+import random
+from typing import Any
+
+from tidings.errors import StartError, UpkeepError
+from tidings.store.dynamodb import items
+from tidings.store.dynamodb.address import Address
+from tidings.store.dynamodb.driver import Driver, code_of, connected, is_unknown, reason
+from tidings.store.dynamodb.tables import Table, creation, directory_of, key_schema, tables
+from tidings.store.upkeep import Prepared
+
+_WAIT_S = 120.0  # for a new table: AWS takes 10 s or so
+_LOOK_S = 0.5
+
+
+class _Uncounted:
+    """Nobody counts what setting up costs."""
+
+    def store_call(self, name: str) -> None:
+        """One more call."""
+
+    def batch(self, size: int) -> None:
+        """A commit."""
+
+    def capacity(self, kind: str, units: float) -> None:
+        """Units."""
+
+
+async def prepare(address: Address, url: str) -> Prepared:
+    """Make what is missing, and leave alone what is there. Raises UpkeepError, in one line."""
+    try:
+        async with connected(address, _Uncounted()) as driver:
+            made = [table.name for table in tables(address.prefix) if await _have(driver, table)]
+            for table in tables(address.prefix):
+                await _await_active(driver, table)
+            recovery = all([await _keep_backups(driver, table) for table in tables(address.prefix)])
+            expiry = await _expire(driver, directory_of(address.prefix))
+            await _begin(driver, directory_of(address.prefix).name)
+    except (UpkeepError, StartError):
+        raise
+    except Exception as error:
+        where = address.endpoint or f"DynamoDB in {address.region}"
+        raise UpkeepError(f"{where} can't be used: {reason(error)}") from error
+    return Prepared(url, [table.name for table in tables(address.prefix)], made, recovery, expiry)
+
+
+async def _have(driver: Driver, table: Table) -> bool:
+    """Check a table that is there; make one that is not, and say so."""
+    try:
+        found = (await driver.ask("describe_table", TableName=table.name))["Table"]
+    except Exception as error:
+        if not is_unknown(error):
+            raise
+        await driver.ask("create_table", **creation(table))
+        return True
+    fault = _fault(table, found)
+    if fault:
+        raise UpkeepError(f"{table.name} is there, but is none of ours: {fault}. Take another prefix, or delete it.")
+    return False
+
+
+def _fault(table: Table, found: dict[str, Any]) -> str | None:
+    """What of a table is not as it must be."""
+    types = {one["AttributeName"]: one["AttributeType"] for one in found["AttributeDefinitions"]}
+    if _pairs(found["KeySchema"]) != _pairs(key_schema(table.keys)):
+        return f"its keys are not {' and '.join(table.keys)}"
+    wrong = [name for name, kind in table.keys.items() if types.get(name) != kind]
+    if wrong:
+        return f"its key {wrong[0]} has another type"
+    indexes = {one["IndexName"]: one for one in found.get("GlobalSecondaryIndexes", ())}
+    for index in table.indexes:
+        there = indexes.get(index.name)
+        if there is None or _pairs(there["KeySchema"]) != _pairs(key_schema(index.keys)):
+            return f"it has no index {index.name} by {' and '.join(index.keys)}"
+        projection = there["Projection"]
+        lacks = set(index.carried) - set(projection.get("NonKeyAttributes", ()))
+        if projection["ProjectionType"] != "ALL" and lacks:
+            return f"its index {index.name} lacks {', '.join(sorted(lacks))}"
+    return None
+
+
+def _pairs(schema: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return [(one["AttributeName"], one["KeyType"]) for one in schema]
+
+
+async def _await_active(driver: Driver, table: Table) -> None:
+    for _ in range(int(_WAIT_S / _LOOK_S)):
+        found = (await driver.ask("describe_table", TableName=table.name))["Table"]
+        indexes = found.get("GlobalSecondaryIndexes", ())
+        if {found["TableStatus"], *(one.get("IndexStatus", "ACTIVE") for one in indexes)} <= {"ACTIVE", "UPDATING"}:
+            return
+        await asyncio.sleep(_LOOK_S)
+    raise UpkeepError(f"{table.name} is still not ready; try again later")
+
+
+async def _keep_backups(driver: Driver, table: Table) -> bool:
+    """Switch point-in-time recovery on; false where the server knows no such thing."""
+    wanted = {"PointInTimeRecoveryEnabled": True}
+    return await _offered(
+        driver, "update_continuous_backups", TableName=table.name, PointInTimeRecoverySpecification=wanted
+    )
+
+
+async def _expire(driver: Driver, table: Table) -> bool:
+    """Let old idempotency keys be deleted; false where the server knows no such thing."""
+    try:
+        there = (await driver.ask("describe_time_to_live", TableName=table.name))["TimeToLiveDescription"]
+    except Exception as error:
+        if not is_unknown(error):
+            raise
+        return False
+    if there.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+        return True
+    wanted = {"Enabled": True, "AttributeName": table.expires}
+    return await _offered(driver, "update_time_to_live", TableName=table.name, TimeToLiveSpecification=wanted)
+
+
+async def _offered(driver: Driver, operation: str, **request: Any) -> bool:
+    try:
+        await driver.ask(operation, **request)
+    except Exception as error:
+        if not is_unknown(error):
+            raise
+        return False
+    return True
+
+
+async def _begin(driver: Driver, table: str) -> None:
+    """Begin a history, unless there is one."""
+    generation = 0
+    while generation == 0:
+        generation = random.SystemRandom().getrandbits(64) - (1 << 63)
+    item = {**items.own_key("generation"), "value": items.number(generation)}
+    try:
+        await driver.ask("put_item", TableName=table, Item=item, ConditionExpression="attribute_not_exists(pk)")
+    except Exception as error:
+        if code_of(error) != "ConditionalCheckFailedException":
+            raise

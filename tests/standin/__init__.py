@@ -1,0 +1,83 @@
+"""Servers of DynamoDB's API that tests start, each on a free port of its own, and end by pid.
+
+TIDINGS_TEST_DYNAMODB names a server that is there already (http://HOST:PORT). Otherwise it is the first installed of:
+
+- ministack (`make standins`, from PyPI, MIT): one thread, so that each call is atomic.
+- dynoxide (`cargo install dynoxide-rs`, MIT or Apache): over SQLite; knows no point-in-time recovery.
+
+Not moto: its transactions copy whole tables. Not dynalite: it has no transactions.
+"""
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.request
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.server import until
+
+HERE = Path(__file__).parent
+ENDPOINT = "TIDINGS_TEST_DYNAMODB"
+
+
+@cache
+def endpoint() -> str:
+    """The URL of a server that is ready; the test is skipped where there is none."""
+    named = os.environ.get(ENDPOINT)
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "tidings")  # any will do, but for AWS, where somebody set real ones
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "tidings")
+    if named:
+        return named
+    port = _free_port()
+    ministack = _found("ministack", HERE / ".venv" / "bin")
+    if ministack:
+        scope = {"SERVICES": "dynamodb", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
+        return _started([ministack], port, scope)
+    dynoxide = _found("dynoxide", Path.home() / ".cargo" / "bin")
+    if dynoxide:
+        return _started([dynoxide, "--host", "127.0.0.1", "--port", str(port), "--log", "quiet"], port, {})
+    pytest.skip(f"no server of DynamoDB's API: neither ministack (make standins) nor dynoxide is there, nor {ENDPOINT}")
+
+
+def _found(name: str, where: Path) -> str | None:
+    return shutil.which(name, path=str(where)) or shutil.which(name)
+
+
+def _started(command: list[str], port: int, scope: dict[str, str]) -> str:
+    home = tempfile.mkdtemp(prefix="tidings-standin-")
+    process = subprocess.Popen(
+        command, cwd=home, env={**os.environ, **scope}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+    atexit.register(end)
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: _answers(url), what=f"{command[0]} does not answer")
+    return url
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
