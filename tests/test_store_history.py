@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.backends import Place, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, Place, gather_group, private, sign_up, to_group
 from tidings.errors import Refused, StartError
 from tidings.model import Message, Posted, Start, own, room, sent
 from tidings.store import Store
@@ -23,13 +23,12 @@ async def everything(store: Store, users: list[str], group: str) -> tuple[object
         await store.members(group, "", 10),
         await store.heads(mailboxes),
         await store.read([Start(mailbox) for mailbox in mailboxes], 1_000),
-        await store.changes(0, 1_000),
         await store.position(),
     )
 
 
 async def test_everything_outlives_the_process(place: Place) -> None:
-    """Users, blocks, memberships, messages, heads and news are the same after the store was closed and opened again."""
+    """Users, blocks, memberships, messages and heads are the same after the store was closed and opened again."""
     store = await place.serve()
     users = [await sign_up(store, name) for name in ("ann", "bob", "carol")]
     ann, bob, carol = users
@@ -57,7 +56,8 @@ async def test_timestamps_go_on_after_a_restart(place: Place) -> None:
         await place.leave(store)
 
 
-async def test_a_generation_stays_and_a_run_is_new(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_generation_stays_and_a_run_is_new(place: LoggedPlace) -> None:
     """The history's number is the same at each opening; each server start has a number of its own, its workers that."""
     generations, runs = set(), []
     for _ in range(3):
@@ -69,11 +69,12 @@ async def test_a_generation_stays_and_a_run_is_new(place: Place) -> None:
         await place.leave(worker)
         await place.leave(store)
     assert len(generations) == 1
-    assert len(set(runs)) == 3
-    assert all(-(1 << 63) <= number < 1 << 63 for number in (*runs, *generations))
+    assert len({*runs, *generations}) == 4
+    assert all(-(1 << 63) <= number < 1 << 63 for number in runs)
 
 
-async def test_a_run_knows_its_own_positions(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_run_knows_its_own_positions(place: LoggedPlace) -> None:
     """Over three openings a position belongs to the run that was there when it was the last, and to no other."""
     spans: dict[int, tuple[int, int]] = {}
     for _ in range(3):
@@ -93,7 +94,8 @@ async def test_a_run_knows_its_own_positions(place: Place) -> None:
     assert not await store.knows(4_711, 1)
 
 
-async def test_a_worker_knows_what_its_server_knows(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_worker_knows_what_its_server_knows(place: LoggedPlace) -> None:
     """A position that another process of the server reached is known at once."""
     store = await place.serve()
     worker = await place.join(store)
@@ -104,7 +106,8 @@ async def test_a_worker_knows_what_its_server_knows(place: Place) -> None:
         assert not await other.knows(store.run, written.batch.last + 1)
 
 
-async def test_a_copy_put_back_by_hand_is_noticed(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_copy_put_back_by_hand_is_noticed(place: LoggedPlace) -> None:
     """After an older copy of the file took the store's place, what was known then is known, all later is not.
 
     Neither is it once the positions that were lost are given out anew.
@@ -127,7 +130,8 @@ async def test_a_copy_put_back_by_hand_is_noticed(place: Place) -> None:
     assert (await store.send(private(ann, bob))).value.seq == 1
 
 
-async def test_a_copy_of_the_running_run_is_noticed_too(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_copy_of_the_running_run_is_noticed_too(place: LoggedPlace) -> None:
     """A copy made by hand while the server ran: what the run gave out after the copy is unknown to the next server."""
     store = await place.serve()
     ann = await sign_up(store, "ann")
@@ -140,7 +144,7 @@ async def test_a_copy_of_the_running_run_is_noticed_too(place: Place) -> None:
     assert await store.find_profile(ann) is not None
 
 
-async def sign_up_alone(place: Place) -> int:
+async def sign_up_alone(place: LoggedPlace) -> int:
     """A server start with one sign-up; gives the position that it reached."""
     store = await place.serve()
     await sign_up(store, "eve")
@@ -149,14 +153,21 @@ async def sign_up_alone(place: Place) -> int:
     return position
 
 
-async def test_stores_do_not_share_a_generation(place: Place) -> None:
-    """The generation of a store says which history it is: 64 random bits, not 0."""
+async def test_a_generation_is_that_of_every_process(place: Place) -> None:
+    """The generation of a store says which history it is: 64 random bits, not 0, for each process and at any time."""
     store = await place.serve()
-    assert store.generation != 0
-    assert store.generation != store.run
+    worker = await place.join(store)
+    generations = {store.generation, worker.generation}
+    await place.leave(worker)
+    await place.leave(store)
+    generations.add((await place.serve()).generation)
+    (generation,) = generations
+    assert generation != 0
+    assert -(1 << 63) <= generation < 1 << 63
 
 
-async def test_a_second_server_is_refused_in_one_line(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_second_server_is_refused_in_one_line(place: LoggedPlace) -> None:
     """While a store is served, another server start on it fails, the first goes on; later starts are free again."""
     store = await place.serve()
     for _ in range(2):
@@ -175,7 +186,8 @@ async def test_a_second_server_is_refused_in_one_line(place: Place) -> None:
     assert await again.find_profile(ann) is not None
 
 
-async def test_a_worker_of_an_earlier_server_is_refused(place: Place) -> None:
+@pytest.mark.logged
+async def test_a_worker_of_an_earlier_server_is_refused(place: LoggedPlace) -> None:
     """Who comes to join a server that was replaced meanwhile is sent away."""
     first = await place.serve()
     await place.leave(first)
@@ -215,12 +227,11 @@ async def test_a_removal_by_one_process_binds_the_other_at_once(place: Place) ->
 
 
 async def test_two_processes_write_one_log(place: Place) -> None:
-    """A hundred sends through two processes at once: no hole, no timestamp twice, whole commits, one order for both."""
+    """A hundred sends through two processes at once: no hole, no timestamp twice, one order for both, all told."""
     store = await place.serve()
     worker = await place.join(store)
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
     group = await gather_group(store, ann, bob)
-    begin = await store.position()
     written = await asyncio.gather(
         *(node.send(private(ann, bob, str(n))) for n in range(25) for node in (store, worker)),
         *(node.send(to_group(bob, group, str(n))) for n in range(25) for node in (worker, store)),
@@ -231,6 +242,20 @@ async def test_two_processes_write_one_log(place: Place) -> None:
         assert len({f.timestamp for f in found}) == 50
         assert sorted(found, key=lambda f: f.timestamp) == found
         assert await worker.read([Start(mailbox)], 1_000) == found
+    posts = {change.message.message_id for w in written for change in w.batch.changes if isinstance(change, Posted)}
+    assert posts == {w.value.message_id for w in written}
+    assert len(posts) == 100
+
+
+@pytest.mark.logged
+async def test_two_processes_tell_one_news(place: LoggedPlace) -> None:
+    """A hundred sends through two processes at once: the news that they return is whole commits, in one order for both."""
+    store = await place.serve()
+    worker = await place.join(store)
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    begin = await store.position()
+    sends = (node.send(private(ann, bob, str(n))) for n in range(50) for node in (store, worker))
+    written = await asyncio.gather(*sends)
     edges = sorted({(w.batch.after, w.batch.last) for w in written})
     assert [after for after, _ in edges] == [begin, *(last for _, last in edges[:-1])]
     news = await worker.changes(begin, 1_000)
@@ -241,13 +266,24 @@ async def test_two_processes_write_one_log(place: Place) -> None:
 
 
 async def test_a_commit_of_one_process_is_seen_by_the_other_at_once(place: Place) -> None:
-    """What one process acknowledged, the other's `latest`, `position`, heads and reads have."""
+    """What one process acknowledged, the other's heads and reads have."""
     store = await place.serve()
     worker = await place.join(store)
     ann, bob = await sign_up(store, "ann"), await sign_up(worker, "bob")
     for n in range(1, 11):
         writer, reader = (store, worker) if n % 2 else (worker, store)
         written = await writer.send(private(ann, bob))
-        assert reader.latest() == await reader.position() == written.batch.last
         assert [head.seq for head in await reader.heads([own(bob)])] == [n]
         assert [f.message for f in await reader.read([Start(own(bob), n - 1)], 10)] == [written.value]
+
+
+@pytest.mark.logged
+async def test_a_position_of_one_process_is_the_others_at_once(place: LoggedPlace) -> None:
+    """What one process acknowledged is in the other's `latest` and `position`, and it was so in its own."""
+    store = await place.serve()
+    worker = await place.join(store)
+    ann, bob = await sign_up(store, "ann"), await sign_up(worker, "bob")
+    for n in range(1, 11):
+        writer, reader = (store, worker) if n % 2 else (worker, store)
+        written = await writer.send(private(ann, bob))
+        assert writer.latest() == reader.latest() == await reader.position() == written.batch.last
