@@ -186,20 +186,23 @@ class DynamoPlace:
     def __init__(self, directory: Path) -> None:
         self.meter = Counting()
         self.stamps = LocalStamps()
-        self.url = f"dynamodb://eu-central-1/t-{secrets.token_hex(6)}?endpoint={endpoint()}"
+        self.prefix = f"t-{secrets.token_hex(6)}"
+        self.url = f"dynamodb://eu-central-1/{self.prefix}?endpoint={endpoint()}"
         self._is_made = False
         self._opened: list[DynamoStore] = []
 
-    async def serve(self, **changed: Any) -> "DynamoStore":
+    async def serve(self, *, through: str | None = None, **changed: Any) -> DynamoStore:
+        """`through` is another way to the server than its own URL."""
         if not self._is_made:
             await prepare(address_of(self.url), self.url)
             self._is_made = True
-        settings = Settings(store=self.url, feed="redis://127.0.0.1:1/0", **changed)
+        url = self.url if through is None else f"dynamodb://eu-central-1/{self.prefix}?endpoint={through}"
+        settings = Settings(store=url, feed="redis://127.0.0.1:1/0", **changed)
         store = await DynamoStore.open(settings, self.meter, self.stamps)
         self._opened.append(store)
         return store
 
-    async def join(self, server: object, **changed: Any) -> "DynamoStore":
+    async def join(self, server: object, **changed: Any) -> DynamoStore:
         return await self.serve(**changed)
 
     async def leave(self, store: Any) -> None:

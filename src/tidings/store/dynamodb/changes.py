@@ -126,9 +126,9 @@ class Changes:
         await self._need_both(group_id, user_id, due)
         end = {
             "Key": items.user_key(user_id, items.GROUP + group_id),
-            "UpdateExpression": "SET #left = :left REMOVE #member_of",
+            "UpdateExpression": "SET #left = :left, #op = :op REMOVE #member_of",
             "ConditionExpression": "attribute_exists(#member_of)",
-            "ExpressionAttributeNames": {"#member_of": "member_of", "#left": "left"},
+            "ExpressionAttributeNames": {"#member_of": "member_of", "#left": "left", "#op": "op"},
             "ExpressionAttributeValues": {":left": items.number(time.time_ns() // 1_000_000)},
         }
         writes = [
@@ -177,6 +177,8 @@ class Changes:
         for write in writes:
             if "Put" in write:
                 write["Put"]["Item"]["op"] = op
+            elif "#op" in write.get("Update", {}).get("ExpressionAttributeNames", ()):
+                write["Update"]["ExpressionAttributeValues"][":op"] = op
         if key is not None:
             answer = items.text(msgspec.json.encode(value).decode())
             writes = [*writes, {"Put": self._keys.put(key, answer=answer, op=op)}]
