@@ -163,7 +163,7 @@ class SqlitePlace:
 
 
 class LocalStamps:
-    """Timestamps for the nodes of one test: the clock's, never less than the last; what is open, and what was let go."""
+    """Timestamps for the nodes of one test: the clock's, never less than the last; which are open, and which let go."""
 
     def __init__(self) -> None:
         self.open_: dict[str, int] = {}

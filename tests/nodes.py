@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.backends import Place, Wires
+from tests.backends import LoggedPlace, Wires
 from tidings.app import Memory
 from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.feed.local import LocalFeed
 from tidings.model import Batch, Message
 from tidings.service import Messages, Node, Question
-from tidings.store import Store
+from tidings.store import LoggedStore
 from tidings.tail import Tail
 
 NEVER_S = 1_000.0  # between two looks of a feed: it learns of foreign commits by freshening alone
@@ -22,7 +22,7 @@ NEVER_S = 1_000.0  # between two looks of a feed: it learns of foreign commits b
 class Served(NamedTuple):
     """One node with its services; `feed` and `store` are its own."""
 
-    store: Store
+    store: LoggedStore
     feed: LocalFeed
     memory: Memory
     messages: Messages
@@ -34,16 +34,16 @@ class Served(NamedTuple):
         return [message.message for message in (await self.poll(user, **question)).messages]
 
 
-def served(store: Store, feed: LocalFeed, memory: Memory) -> Served:
+def served(store: LoggedStore, feed: LocalFeed, memory: Memory) -> Served:
     node = Node(Settings(), store, feed, memory._tail, memory._directory)
     return Served(store, feed, memory, Messages(node, lambda _: None, lambda _: None))
 
 
-def memory_of(store: Store) -> Memory:
+def memory_of(store: LoggedStore) -> Memory:
     return Memory(Directory(store, 100, 100), Tail(100.0, 1 << 20))
 
 
-async def join(place: Place, store: Store, wires: Wires, look_s: float = NEVER_S, **changed: Any) -> Served:
+async def join(place: LoggedPlace, store: LoggedStore, wires: Wires, look_s: float = NEVER_S, **changed: Any) -> Served:
     """A process beside `store`, which stands for another one that tells nobody what it writes."""
     joined = await place.join(store, **changed)
     memory = memory_of(joined)

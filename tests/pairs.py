@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from tests.backends import Place, Wires, private, sign_up
+from tests.backends import LoggedPlace, Wires, private, sign_up
 from tidings.feed import Feed
 from tidings.model import Batch, Change, Written
-from tidings.store import Store
+from tidings.store import LoggedStore
 
 DEADLINE_S = 20.0  # for what takes milliseconds
 
@@ -53,7 +53,7 @@ class Recorder:
 class Node(msgspec.Struct):
     """A store handle with a started feed on it, and what it was told."""
 
-    store: Store
+    store: LoggedStore
     feed: Feed
     told: Recorder
 
@@ -68,7 +68,7 @@ class Node(msgspec.Struct):
         return written
 
 
-async def start(store: Store, wires: Wires, look_s: float, after: int = 0) -> Node:
+async def start(store: LoggedStore, wires: Wires, look_s: float, after: int = 0) -> Node:
     """One more node."""
     told = Recorder()
     return Node(store, await wires.start(store, told, look_s, after=after), told)
@@ -83,7 +83,7 @@ class Pair(msgspec.Struct):
     bob: str
 
 
-async def pair(place: Place, wires: Wires, look_s: float) -> Pair:
+async def pair(place: LoggedPlace, wires: Wires, look_s: float) -> Pair:
     """Two nodes that have been told of Ann and Bob."""
     store = await place.serve()
     worker = await place.join(store)

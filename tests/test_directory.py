@@ -6,23 +6,23 @@ from functools import partial
 
 import pytest
 
-from tests.backends import Place, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tidings.directory import Directory
 from tidings.errors import Unknown
 from tidings.model import Batch, Head, Message, Posted, User, mint, own, room, sent
-from tidings.store import Store
+from tidings.store import LoggedStore
 
 pytest_plugins = "tests.opened"
 pytestmark = [pytest.mark.anyio, pytest.mark.logged]
 
 
 @pytest.fixture
-def directory(store: Store) -> Directory:
+def directory(store: LoggedStore) -> Directory:
     """A directory with room for three users and four heads."""
     return Directory(store, max_users=3, max_heads=4)
 
 
-async def meanwhile(place: Place, call: str, asked: Awaitable[object], news: Callable[[], None]) -> object:
+async def meanwhile(place: LoggedPlace, call: str, asked: Awaitable[object], news: Callable[[], None]) -> object:
     """What is asked, while `news` comes in just as its first store call of that name begins."""
 
     def once(name: str) -> None:
@@ -36,7 +36,7 @@ async def meanwhile(place: Place, call: str, asked: Awaitable[object], news: Cal
     return answer
 
 
-async def test_many_who_ask_at_once_make_one_load(place: Place, directory: Directory, ann: str) -> None:
+async def test_many_who_ask_at_once_make_one_load(place: LoggedPlace, directory: Directory, ann: str) -> None:
     """Twenty ask for Ann and for her heads at once: the store is asked once for each, and later not at all."""
     entries = await asyncio.gather(*(directory.entry(ann) for _ in range(20)))
     assert {entry.profile.user.username for entry in entries} == {"ann"}
@@ -49,7 +49,7 @@ async def test_many_who_ask_at_once_make_one_load(place: Place, directory: Direc
     assert (place.meter.calls["profile"], place.meter.calls["heads"]) == (1, 1)
 
 
-async def test_an_entry_names_the_mailboxes_of_now(store: Store, directory: Directory, ann: str) -> None:
+async def test_an_entry_names_the_mailboxes_of_now(store: LoggedStore, directory: Directory, ann: str) -> None:
     """Ann's entry: her own mailbox, her groups', with or without her copies; and another digest for each such set."""
     alone = await directory.entry(ann)
     assert (alone.mailboxes, alone.mailboxes_with_sent) == ((own(ann),), (own(ann), sent(ann)))
@@ -65,7 +65,7 @@ async def test_an_entry_names_the_mailboxes_of_now(store: Store, directory: Dire
     assert len(digests) == 4
 
 
-async def test_news_of_a_user_drops_the_entry(store: Store, directory: Directory, ann: str, bob: str) -> None:
+async def test_news_of_a_user_drops_the_entry(store: LoggedStore, directory: Directory, ann: str, bob: str) -> None:
     """Ann joins a group: her entry is gone until it is asked for, Bob's is untouched."""
     await directory.entry(ann)
     before = await directory.entry(bob)
@@ -77,7 +77,7 @@ async def test_news_of_a_user_drops_the_entry(store: Store, directory: Directory
 
 
 async def test_news_during_a_load_makes_it_be_done_again(
-    place: Place, store: Store, directory: Directory, ann: str
+    place: LoggedPlace, store: LoggedStore, directory: Directory, ann: str
 ) -> None:
     """While Ann's entry is being read, news of her comes in: it is read once more before anybody gets it."""
     batch = (await store.add_member(await gather_group(store), ann)).batch
@@ -86,7 +86,7 @@ async def test_news_during_a_load_makes_it_be_done_again(
     assert directory.find(ann) is not None
 
 
-async def test_a_reset_during_a_load_makes_it_be_done_again(place: Place, directory: Directory, ann: str) -> None:
+async def test_a_reset_during_a_load_makes_it_be_done_again(place: LoggedPlace, directory: Directory, ann: str) -> None:
     """The feed breaks off while Ann's entry is being read: what was read may be older than the new beginning."""
     await meanwhile(place, "profile", directory.entry(ann), partial(directory.reset, 9))
     assert place.meter.calls["profile"] == 2
@@ -99,7 +99,7 @@ def told(mailbox: str, seq: int, sent_seq: int = 0, sender: str = "user-nobody")
 
 
 async def test_news_during_a_load_of_heads_moves_them_on(
-    place: Place, store: Store, directory: Directory, ann: str, bob: str
+    place: LoggedPlace, store: LoggedStore, directory: Directory, ann: str, bob: str
 ) -> None:
     """Of what is read and what the news says meanwhile, the later head is given, and kept."""
     for _ in range(3):
@@ -114,7 +114,7 @@ async def test_news_during_a_load_of_heads_moves_them_on(
 
 
 async def test_heads_read_before_a_reset_are_not_kept(
-    place: Place, store: Store, directory: Directory, ann: str, bob: str
+    place: LoggedPlace, store: LoggedStore, directory: Directory, ann: str, bob: str
 ) -> None:
     """The feed breaks off while heads are read: they are given, but the next who asks has them read anew."""
     await store.send(private(ann, bob))
@@ -125,7 +125,7 @@ async def test_heads_read_before_a_reset_are_not_kept(
     assert (await directory.heads([own(bob)]))[own(bob)].seq == 1
 
 
-async def test_news_moves_the_heads_that_are_held(store: Store, directory: Directory, ann: str, bob: str) -> None:
+async def test_news_moves_the_heads_that_are_held(store: LoggedStore, directory: Directory, ann: str, bob: str) -> None:
     """A message moves the heads of its mailbox and of its sender's copies; heads not held are not made up."""
     await directory.heads([own(bob), sent(ann)])
     directory.apply((await store.send(private(ann, bob))).batch)
@@ -136,7 +136,7 @@ async def test_news_moves_the_heads_that_are_held(store: Store, directory: Direc
 
 
 async def test_a_head_read_ahead_of_the_news_does_not_go_back(
-    store: Store, directory: Directory, ann: str, bob: str
+    store: LoggedStore, directory: Directory, ann: str, bob: str
 ) -> None:
     """Heads were read after a commit whose news comes only then: the news takes nothing back."""
     first = await store.send(private(ann, bob))
@@ -149,7 +149,7 @@ async def test_a_head_read_ahead_of_the_news_does_not_go_back(
         assert head.seq == 2
 
 
-async def test_the_least_recently_used_leave(store: Store, directory: Directory, ann: str, bob: str) -> None:
+async def test_the_least_recently_used_leave(store: LoggedStore, directory: Directory, ann: str, bob: str) -> None:
     """There is room for three users and four heads: who was not asked for the longest makes room."""
     others = [await sign_up(store, name) for name in ("carol", "eve")]
     for user in (ann, bob, others[0], ann, others[1]):
@@ -164,7 +164,7 @@ async def test_the_least_recently_used_leave(store: Store, directory: Directory,
     assert [directory.find_head(own(user)) is not None for user in (ann, bob, *others)] == [True, False, True, True]
 
 
-async def test_more_heads_than_fit_are_given_all_the_same(store: Store, directory: Directory, ann: str) -> None:
+async def test_more_heads_than_fit_are_given_all_the_same(store: LoggedStore, directory: Directory, ann: str) -> None:
     """Ann is in more groups than there is room for heads: she is given all, and the room is not exceeded."""
     groups = [await gather_group(store, ann) for _ in range(6)]
     await store.send(to_group(ann, groups[0]))
@@ -174,7 +174,7 @@ async def test_more_heads_than_fit_are_given_all_the_same(store: Store, director
     assert directory.heads_held == 4
 
 
-async def test_an_unknown_user_is_not_remembered_as_such(store: Store, directory: Directory) -> None:
+async def test_an_unknown_user_is_not_remembered_as_such(store: LoggedStore, directory: Directory) -> None:
     """Who was asked for too early is found as soon as they signed up."""
     eve = User(mint("user"), "eve")
     with pytest.raises(Unknown):
@@ -192,7 +192,9 @@ async def test_a_reset_forgets_everything(directory: Directory, ann: str) -> Non
     assert directory.find_head(own(ann)) is None
 
 
-async def test_a_membership_is_of_the_group_that_is_asked_for(store: Store, directory: Directory, ann: str) -> None:
+async def test_a_membership_is_of_the_group_that_is_asked_for(
+    store: LoggedStore, directory: Directory, ann: str
+) -> None:
     """Ann is in three groups: each membership is found as the store has it."""
     groups = [await gather_group(store, ann) for _ in range(3)]
     entry = await directory.entry(ann)

@@ -8,7 +8,7 @@ import asyncio
 
 import pytest
 
-from tests.backends import Place, Wires, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, Wires, gather_group, private, sign_up, to_group
 from tests.nodes import interpose
 from tests.pairs import Node, pair, start
 from tidings.model import Altered, Posted
@@ -20,7 +20,7 @@ NEVER_S = 3_600.0  # a feed that looks by itself this seldom must be told
 OFTEN_S = 0.005
 
 
-async def test_a_start_tells_everything_since(place: Place, wires: Wires) -> None:
+async def test_a_start_tells_everything_since(place: LoggedPlace, wires: Wires) -> None:
     """A feed started after a position resets its listener to it, and gives it all that followed, whole."""
     store = await place.serve()
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
@@ -34,7 +34,7 @@ async def test_a_start_tells_everything_since(place: Place, wires: Wires) -> Non
         assert node.feed.is_fresh()
 
 
-async def test_a_start_over_more_than_a_page_of_news_tells_it_all(place: Place, wires: Wires) -> None:
+async def test_a_start_over_more_than_a_page_of_news_tells_it_all(place: LoggedPlace, wires: Wires) -> None:
     """Some 2,100 changes, more than are read at a time, are told at a start without a gap."""
     store = await place.serve()
     users = await asyncio.gather(*(sign_up(store, "ann") for _ in range(2_000)))
@@ -44,7 +44,7 @@ async def test_a_start_over_more_than_a_page_of_news_tells_it_all(place: Place, 
     assert len(node.told.changes) >= 2_100
 
 
-async def test_publish_returns_when_its_own_listener_has_applied_it(place: Place, wires: Wires) -> None:
+async def test_publish_returns_when_its_own_listener_has_applied_it(place: LoggedPlace, wires: Wires) -> None:
     """As soon as `publish` returned, the commit is the last thing that the node's listener was told."""
     store = await place.serve()
     node = await start(store, wires, NEVER_S)
@@ -57,7 +57,7 @@ async def test_publish_returns_when_its_own_listener_has_applied_it(place: Place
         assert node.feed.is_fresh()
 
 
-async def test_a_batch_published_by_all_who_wrote_it_is_told_once(place: Place, wires: Wires) -> None:
+async def test_a_batch_published_by_all_who_wrote_it_is_told_once(place: LoggedPlace, wires: Wires) -> None:
     """Thirty writes at once share commits, and each publishes its own: every change is told once, in order."""
     store = await place.serve()
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
@@ -74,7 +74,7 @@ async def test_a_batch_published_by_all_who_wrote_it_is_told_once(place: Place, 
     assert node.told.resets == [0]
 
 
-async def test_commits_published_out_of_order_are_told_in_order(place: Place, wires: Wires) -> None:
+async def test_commits_published_out_of_order_are_told_in_order(place: LoggedPlace, wires: Wires) -> None:
     """Three commits are published last first: the listener is told of them in the order of the store."""
     store = await place.serve()
     ann = await sign_up(store, "ann")
@@ -86,7 +86,7 @@ async def test_commits_published_out_of_order_are_told_in_order(place: Place, wi
     assert node.told.changes == list((await store.changes(0, 1_000)).changes)
 
 
-async def test_two_nodes_are_told_the_same_in_one_order(place: Place, wires: Wires) -> None:
+async def test_two_nodes_are_told_the_same_in_one_order(place: LoggedPlace, wires: Wires) -> None:
     """Two nodes write and publish at once, messages and joinings: both are told all of it, alike."""
     both = await pair(place, wires, NEVER_S)
     group = await gather_group(both.first.store, both.ann, both.bob)
@@ -113,7 +113,7 @@ async def test_two_nodes_are_told_the_same_in_one_order(place: Place, wires: Wir
         assert node.told.resets == [0]
 
 
-async def test_a_node_that_looks_seldom_is_told_by_the_other(place: Place, wires: Wires) -> None:
+async def test_a_node_that_looks_seldom_is_told_by_the_other(place: LoggedPlace, wires: Wires) -> None:
     """A node that looks by itself once an hour is told of each commit that the other published."""
     both = await pair(place, wires, NEVER_S)
     for writer, reader in [(both.first, both.second), (both.second, both.first)] * 5:
@@ -122,7 +122,7 @@ async def test_a_node_that_looks_seldom_is_told_by_the_other(place: Place, wires
         assert reader.told.changes[-1] == written.batch.changes[-1]
 
 
-async def test_a_node_where_nobody_waits_is_told_once_somebody_does(place: Place, wires: Wires) -> None:
+async def test_a_node_where_nobody_waits_is_told_once_somebody_does(place: LoggedPlace, wires: Wires) -> None:
     """It need not be told at once of what nobody waits for; who begins to wait is told of the very next commit."""
     both = await pair(place, wires, NEVER_S)
     await both.second.feed.catch_up()
@@ -138,7 +138,9 @@ async def test_a_node_where_nobody_waits_is_told_once_somebody_does(place: Place
     assert both.second.told.changes == both.first.told.changes
 
 
-async def test_a_wake_during_a_reading_is_not_lost(place: Place, wires: Wires, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wake_during_a_reading_is_not_lost(
+    place: LoggedPlace, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Woken while it reads the news, when the commit came too late for that reading: it is told of it all the same."""
     both = await pair(place, wires, NEVER_S)
     later: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -154,7 +156,7 @@ async def test_a_wake_during_a_reading_is_not_lost(place: Place, wires: Wires, m
     assert both.second.told.changes == both.first.told.changes
 
 
-async def test_a_commit_applied_before_it_is_published_wakes_the_others(place: Place, wires: Wires) -> None:
+async def test_a_commit_applied_before_it_is_published_wakes_the_others(place: LoggedPlace, wires: Wires) -> None:
     """A node's reader catches up with its writer's commit before it is published: the other is woken all the same."""
     both = await pair(place, wires, NEVER_S)
     for _ in range(3):
@@ -164,7 +166,7 @@ async def test_a_commit_applied_before_it_is_published_wakes_the_others(place: P
         await both.second.told.until_position(written.batch.last)
 
 
-async def test_a_lost_wake_is_made_up_by_looking(place: Place, wires: Wires) -> None:
+async def test_a_lost_wake_is_made_up_by_looking(place: LoggedPlace, wires: Wires) -> None:
     """Nodes that can't wake each other, and one that stored without telling: the other finds out by itself."""
     both = await pair(place, wires, OFTEN_S)
     wires.cut()
@@ -176,7 +178,7 @@ async def test_a_lost_wake_is_made_up_by_looking(place: Place, wires: Wires) -> 
     assert both.first.told.changes == both.second.told.changes
 
 
-async def test_a_feed_is_fresh_only_with_all_that_was_acknowledged(place: Place, wires: Wires) -> None:
+async def test_a_feed_is_fresh_only_with_all_that_was_acknowledged(place: LoggedPlace, wires: Wires) -> None:
     """Each commit of one node makes the other stale at once, until it has caught up."""
     both = await pair(place, wires, NEVER_S)
     wires.cut()
@@ -191,7 +193,7 @@ async def test_a_feed_is_fresh_only_with_all_that_was_acknowledged(place: Place,
         assert reader.told.position >= written.batch.last
 
 
-async def test_whoever_catches_up_has_what_was_acknowledged_before_they_asked(place: Place, wires: Wires) -> None:
+async def test_whoever_catches_up_has_what_was_acknowledged_before_they_asked(place: LoggedPlace, wires: Wires) -> None:
     """Twenty callers at once, each after a commit of its own elsewhere: each has its commit when its call returns."""
     both = await pair(place, wires, NEVER_S)
     wires.cut()
@@ -205,7 +207,7 @@ async def test_whoever_catches_up_has_what_was_acknowledged_before_they_asked(pl
     assert both.second.told.changes == both.first.told.changes
 
 
-async def test_own_commits_wait_for_the_foreign_ones_before_them(place: Place, wires: Wires) -> None:
+async def test_own_commits_wait_for_the_foreign_ones_before_them(place: LoggedPlace, wires: Wires) -> None:
     """A node that missed the other's commits publishes its own: its listener is told of theirs first."""
     both = await pair(place, wires, NEVER_S)
     wires.cut()
@@ -217,7 +219,7 @@ async def test_own_commits_wait_for_the_foreign_ones_before_them(place: Place, w
     assert both.second.told.resets == [0]
 
 
-async def test_own_commits_bring_the_foreign_ones_along(place: Place, wires: Wires) -> None:
+async def test_own_commits_bring_the_foreign_ones_along(place: LoggedPlace, wires: Wires) -> None:
     """The same, whatever the messages say: what a write read of others on its way is told without another reading."""
     both = await pair(place, wires, NEVER_S)
     wires.cut()
@@ -235,7 +237,7 @@ async def test_own_commits_bring_the_foreign_ones_along(place: Place, wires: Wir
     assert both.second.told.resets == [0]
 
 
-async def test_who_fell_behind_what_is_kept_begins_anew(place: Place, wires: Wires) -> None:
+async def test_who_fell_behind_what_is_kept_begins_anew(place: LoggedPlace, wires: Wires) -> None:
     """News that a node had not been told of is trimmed: it is reset to a position, and told whole from there."""
     both = await pair(place, wires, NEVER_S)
     wires.cut()
@@ -251,7 +253,7 @@ async def test_who_fell_behind_what_is_kept_begins_anew(place: Place, wires: Wir
     assert len(both.second.told.resets) == 2
 
 
-async def test_a_start_before_what_is_kept_begins_anew(place: Place, wires: Wires) -> None:
+async def test_a_start_before_what_is_kept_begins_anew(place: LoggedPlace, wires: Wires) -> None:
     """A feed started after a position whose news was trimmed is reset to one from where nothing is missing."""
     store = await place.serve()
     ann = await sign_up(store, "ann")
@@ -263,7 +265,7 @@ async def test_a_start_before_what_is_kept_begins_anew(place: Place, wires: Wire
     assert node.told.position == node.feed.position == await store.position()
 
 
-async def test_a_feed_has_the_identity_of_its_server(place: Place, wires: Wires) -> None:
+async def test_a_feed_has_the_identity_of_its_server(place: LoggedPlace, wires: Wires) -> None:
     """All nodes of one server name the feed alike; after a restart it has another name, since positions may differ."""
     both = await pair(place, wires, NEVER_S)
     identity = both.first.feed.identity
@@ -274,7 +276,7 @@ async def test_a_feed_has_the_identity_of_its_server(place: Place, wires: Wires)
     assert (await start(await place.serve(), wires, NEVER_S)).feed.identity != identity
 
 
-async def test_a_closed_feed_tells_nothing_more(place: Place, wires: Wires) -> None:
+async def test_a_closed_feed_tells_nothing_more(place: LoggedPlace, wires: Wires) -> None:
     """After a node's feed is closed its listener hears nothing, and the other node goes on."""
     both = await pair(place, wires, OFTEN_S)
     await wires.leave(both.second.feed)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.backends import Place, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tests.server import ServerProcess
 from tidings.api.hot import HotPolls
 from tidings.api.limits import Guard
@@ -25,7 +25,7 @@ from tidings.metrics import Metrics
 from tidings.model import Written
 from tidings.routes import build
 from tidings.service import Groups, Messages, Node, Services, Users
-from tidings.store import Store
+from tidings.store import LoggedStore
 from tidings.tail import Tail
 
 pytest_plugins = "tests.opened"
@@ -48,7 +48,7 @@ class Face(NamedTuple):
     client: httpx.AsyncClient
 
 
-async def face(store: Store, stack: AsyncExitStack, changed: dict[str, Any]) -> Face:
+async def face(store: LoggedStore, stack: AsyncExitStack, changed: dict[str, Any]) -> Face:
     """A node that remembers as much as its settings allow."""
     chosen, metrics = Settings(page_max=5, **changed), Metrics(None)
     feed = LocalFeed(store, None, chosen.feed_look_s, lambda: None)
@@ -69,7 +69,7 @@ async def face(store: Store, stack: AsyncExitStack, changed: dict[str, Any]) -> 
 class Scene:
     """Users and groups of one example, written to by the store, told to every node, asked of every node."""
 
-    def __init__(self, store: Store, nodes: Sequence[Face], users: list[str], groups: list[str]) -> None:
+    def __init__(self, store: LoggedStore, nodes: Sequence[Face], users: list[str], groups: list[str]) -> None:
         self.store = store
         self.nodes = nodes
         self.users = users
@@ -77,7 +77,7 @@ class Scene:
         self.cursors: dict[str, list[str]] = {user: [] for user in users}
         self.times = [1]
 
-    async def write(self, write: Callable[[Store], Any]) -> None:
+    async def write(self, write: Callable[[LoggedStore], Any]) -> None:
         """A write that may be refused; its news goes to every node."""
         try:
             written: Written[Any] = await write(self.store)
@@ -99,7 +99,7 @@ class Scene:
 
 
 @pytest.fixture
-async def nodes(place: Place, store: Store) -> AsyncIterator[list[Face]]:
+async def nodes(place: LoggedPlace, store: LoggedStore) -> AsyncIterator[list[Face]]:
     """Nodes on one store: one that will be made to forget, and one each that remembers all, nothing and a little."""
     async with AsyncExitStack() as stack:
         yield [await face(store, stack, changed) for changed in ({}, *MEMORIES)]
@@ -150,9 +150,12 @@ async def poll(scene: Scene, kind: str, user: str, which: int, limit: int | None
 
 
 @pytest.mark.anyio
+@pytest.mark.logged
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(sends | sends | moves | polls | polls, min_size=5, max_size=40))
-async def test_every_memory_gives_the_same_bytes(store: Store, nodes: list[Face], steps: list[tuple[Any, ...]]) -> None:
+async def test_every_memory_gives_the_same_bytes(
+    store: LoggedStore, nodes: list[Face], steps: list[tuple[Any, ...]]
+) -> None:
     """Messages, `more` and cursors are equal to the byte, whether a node remembers all, little, nothing, or forgot."""
     users = [await sign_up(store, name) for name in ("ann", "bob", "carol")]
     groups = [await gather_group(store, *users[:2]), await gather_group(store)]
@@ -166,7 +169,8 @@ async def test_every_memory_gives_the_same_bytes(store: Store, nodes: list[Face]
 
 
 @pytest.mark.anyio
-async def test_the_nodes_compared_are_hot_and_cold(store: Store, nodes: list[Face], ann: str, bob: str) -> None:
+@pytest.mark.logged
+async def test_the_nodes_compared_are_hot_and_cold(store: LoggedStore, nodes: list[Face], ann: str, bob: str) -> None:
     """The set-up holds: of the nodes compared, one answers from its tail what another must read from the store."""
     for node in nodes:
         await node.feed.catch_up()
@@ -189,8 +193,9 @@ def kinds_of_polls(metrics: str) -> set[str]:
 
 
 @pytest.mark.anyio
+@pytest.mark.logged
 @pytest.mark.parametrize("timestamp", ["0", "00", "-1", ""])
-async def test_no_timestamp_is_no_timestamp_when_hot_too(nodes: list[Face], store: Store, timestamp: str) -> None:
+async def test_no_timestamp_is_no_timestamp_when_hot_too(nodes: list[Face], store: LoggedStore, timestamp: str) -> None:
     """Ann, to whom nobody wrote, asks with a timestamp that is none: she gets a cursor, however much is remembered."""
     ann = await sign_up(store, "ann")
     for node in nodes:

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from tests.backends import Place, Wires, gather_group, key, private, sign_up, to_group
+from tests.backends import LoggedPlace, Wires, gather_group, key, private, sign_up, to_group
 from tests.nodes import Served, join
 from tidings.board import Board
 from tidings.errors import Conflict
-from tidings.store import Store
+from tidings.store import LoggedStore
 
 pytest_plugins = "tests.opened"
 pytestmark = [pytest.mark.anyio, pytest.mark.logged]
@@ -17,7 +17,7 @@ DEADLINE_S = 5.0
 
 
 @pytest.fixture
-async def dying(place: Place, store: Store) -> Store:
+async def dying(place: LoggedPlace, store: LoggedStore) -> LoggedStore:
     """A process whose commits are in the file, and on no board that others read."""
     joined = await place.join(store)
     joined._writer.board = Board(0)  # type: ignore[attr-defined]  # its words go nowhere
@@ -25,7 +25,7 @@ async def dying(place: Place, store: Store) -> Store:
 
 
 @pytest.fixture
-async def other(place: Place, store: Store, wires: Wires) -> Served:
+async def other(place: LoggedPlace, store: LoggedStore, wires: Wires) -> Served:
     """A second process beside `worker`."""
     return await join(place, store, wires)
 
@@ -35,7 +35,7 @@ def is_hot(node: Served, user: str, cursor: str) -> bool:
     return node.messages.find_none_after(user, cursor.encode(), False) is not None
 
 
-async def test_who_read_it_elsewhere_goes_on_here(dying: Store, worker: Served, other: Served) -> None:
+async def test_who_read_it_elsewhere_goes_on_here(dying: LoggedStore, worker: Served, other: Served) -> None:
     """One process has found the message, another one not yet: Bob's cursor and timestamp lead him between both, once
     to each message."""
     ann, bob = await sign_up(worker.store, "ann"), await sign_up(worker.store, "bob")
@@ -58,7 +58,7 @@ async def test_who_read_it_elsewhere_goes_on_here(dying: Store, worker: Served, 
 
 
 async def test_a_repeat_that_is_told_it_is_so_already_binds_everywhere(
-    dying: Store, worker: Served, other: Served
+    dying: LoggedStore, worker: Served, other: Served
 ) -> None:
     """Carol was removed by the one that died; whoever repeats that is told she is no member: from then on no process
     gives her what was sent since."""
@@ -75,7 +75,7 @@ async def test_a_repeat_that_is_told_it_is_so_already_binds_everywhere(
     assert await worker.texts(carol, cursor=cursor) == await worker.texts(carol) == []
 
 
-async def test_a_repeat_that_is_answered_is_read_everywhere(dying: Store, worker: Served, other: Served) -> None:
+async def test_a_repeat_that_is_answered_is_read_everywhere(dying: LoggedStore, worker: Served, other: Served) -> None:
     """Ann repeats her send with its key and is answered by another process: a third one gives it to Bob at once."""
     ann, bob = await sign_up(worker.store, "ann"), await sign_up(worker.store, "bob")
     cursor = (await other.poll(bob)).cursor
@@ -88,7 +88,7 @@ async def test_a_repeat_that_is_answered_is_read_everywhere(dying: Store, worker
     assert await other.texts(bob, cursor=cursor) == await worker.texts(bob, cursor=cursor) == ["once"]
 
 
-async def test_it_is_found_by_looking(place: Place, store: Store, wires: Wires, dying: Store) -> None:
+async def test_it_is_found_by_looking(place: LoggedPlace, store: LoggedStore, wires: Wires, dying: LoggedStore) -> None:
     """Bob waits at a process that is told nothing: its next look at the file ends his wait."""
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
     looking = await join(place, store, wires, look_s=0.01)

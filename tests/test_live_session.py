@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.backends import Place, Wires, sign_up
+from tests.backends import LoggedPlace, Wires, sign_up
 from tests.nodes import Served, join
 from tidings.live import Ending, Event, Session, Streams
 from tidings.model import Group, mint
@@ -169,7 +169,7 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_a_random_life(place: Place, wires: Wires, seed: int) -> None:
+async def test_a_random_life(place: LoggedPlace, wires: Wires, seed: int) -> None:
     """Comings and goings, blocks, lost news, a reader that stops taking, cuts: Bob is given each message once."""
     store = await place.serve()
     writer, reader = await join(place, store, wires), await join(place, store, wires)
@@ -189,7 +189,7 @@ async def test_a_random_life(place: Place, wires: Wires, seed: int) -> None:
     assert life.said > 50
 
 
-async def test_who_never_ran_leaves_nothing(place: Place, wires: Wires) -> None:
+async def test_who_never_ran_leaves_nothing(place: LoggedPlace, wires: Wires) -> None:
     """A session that was opened and let go, as for HEAD or a client that left, is handed nothing more by the tail."""
     store = await place.serve()
     node = await join(place, store, wires)

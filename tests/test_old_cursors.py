@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from tests.backends import Place, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tidings.app import Memory
 from tidings.config import Settings
 from tidings.cursor import Hint, Vector, pack_vector, read, unpack_vector
@@ -15,7 +15,7 @@ from tidings.directory import Directory
 from tidings.feed.local import LocalFeed
 from tidings.model import Batch
 from tidings.service import Answer, Messages, Node, Question
-from tidings.store import Store
+from tidings.store import LoggedStore
 from tidings.tail import Tail
 
 pytest_plugins = "tests.opened"
@@ -56,7 +56,7 @@ class Reader(NamedTuple):
         await self.node.feed.publish(news)
 
 
-async def node_of(store: Store) -> Node:
+async def node_of(store: LoggedStore) -> Node:
     tail, directory = Tail(0.0, 0), Directory(store, 100, 100)
     feed = LocalFeed(store, None, 1_000.0)
     await feed.start(await store.position(), Memory(directory, tail))
@@ -64,7 +64,7 @@ async def node_of(store: Store) -> Node:
 
 
 @pytest.fixture
-async def reader(place: Place) -> AsyncIterator[Reader]:
+async def reader(place: LoggedPlace) -> AsyncIterator[Reader]:
     """Ann has a message in each of her mailboxes; after that the server was started anew."""
     store = await place.serve()
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")

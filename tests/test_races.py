@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.backends import Counting, Place, Wires, gather_group, key, private, sign_up, to_group
+from tests.backends import Counting, LoggedPlace, Wires, gather_group, key, private, sign_up, to_group
 from tests.nodes import Served, begin, commit_untold, interpose, join, tell
 from tidings.config import Settings
 from tidings.cursor import Hint, Vector, pack_vector, unpack_vector
@@ -16,7 +16,7 @@ from tidings.cursor import mint as mint_cursor
 from tidings.cursor import read as read_cursor
 from tidings.errors import Refused, StartError, StoreUnavailable, TidingsError
 from tidings.model import Draft, Message, Start, Written, own, room, sent
-from tidings.store import Store, open_store
+from tidings.store import LoggedStore, open_store
 from tidings.store.sqlite import reads, sends
 
 pytest_plugins = "tests.opened"
@@ -57,7 +57,7 @@ async def test_a_send_whose_caller_went_away_is_told_all_the_same(
 
 
 async def test_who_was_removed_meanwhile_gets_nothing_sent_thereafter(
-    store: Store, worker: Served, monkeypatch: pytest.MonkeyPatch
+    store: LoggedStore, worker: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Carol's entry was read, then she is removed and a message sent, both told before she reads: it is not for her."""
     ann, carol = await sign_up(store, "ann"), await sign_up(store, "carol")
@@ -73,7 +73,7 @@ async def test_who_was_removed_meanwhile_gets_nothing_sent_thereafter(
 
 
 async def test_who_waits_hears_of_a_group_joined_while_they_were_looked_up(
-    store: Store, worker: Served, monkeypatch: pytest.MonkeyPatch
+    store: LoggedStore, worker: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Carol waits; she joins one group, and while that is looked up a second one: its first message ends the wait."""
     ann, carol = await sign_up(store, "ann"), await sign_up(store, "carol")
@@ -99,7 +99,7 @@ async def test_who_waits_hears_of_a_group_joined_while_they_were_looked_up(
     assert [message.message for message in answer.messages] == ["welcome"]
 
 
-async def test_bystanders_stay_hot_while_others_send(place: Place, alone: Served) -> None:
+async def test_bystanders_stay_hot_while_others_send(place: LoggedPlace, alone: Served) -> None:
     """While Ann sends to Bob, every poll of Carol's is answered from memory: nobody reads the store for it."""
     ann, bob, carol = [await sign_up(alone.store, name) for name in ("ann", "bob", "carol")]
     cursor = (await alone.poll(carol)).cursor.encode()
@@ -114,7 +114,7 @@ async def test_bystanders_stay_hot_while_others_send(place: Place, alone: Served
 
 
 async def test_a_commit_is_told_though_readers_are_too_many(
-    place: Place, store: Store, wires: Wires, monkeypatch: pytest.MonkeyPatch
+    place: LoggedPlace, store: LoggedStore, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No read of the store is free, and a foreign commit came first: a send that was kept is not said to be refused."""
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
@@ -161,7 +161,7 @@ async def test_a_feed_that_breaks_off_amid_a_poll_loses_nothing(
     assert await alone.texts(bob, cursor=first.cursor) == ["three", "four"]
 
 
-async def test_what_is_kept_no_more_is_told_once(place: Place, alone: Served) -> None:
+async def test_what_is_kept_no_more_is_told_once(place: LoggedPlace, alone: Served) -> None:
     """Bob's messages are gone before he read them: he is told so, and his next cursor stands after them."""
     ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
     cursor = (await alone.poll(bob)).cursor
@@ -174,7 +174,7 @@ async def test_what_is_kept_no_more_is_told_once(place: Place, alone: Served) ->
     assert not (await alone.poll(bob, cursor=told.cursor)).expired
 
 
-async def test_one_file_has_one_server_under_any_name(store: Store, tmp_path: Path) -> None:
+async def test_one_file_has_one_server_under_any_name(store: LoggedStore, tmp_path: Path) -> None:
     """A second server that names the file by a symbolic link is refused like any other."""
     (tmp_path / "link.db").symlink_to(tmp_path / "tidings.db")
     with pytest.raises(StartError):
@@ -221,7 +221,7 @@ def spoil(_: object) -> None:
 
 @pytest.mark.parametrize("known_max", [3, 50_000])
 async def test_what_a_writer_remembers_never_outlives_its_truth(
-    place: Place, store: Store, monkeypatch: pytest.MonkeyPatch, known_max: int
+    place: LoggedPlace, store: LoggedStore, monkeypatch: pytest.MonkeyPatch, known_max: int
 ) -> None:
     """Two processes change rights in turn and send at once, some commits fail: each send is decided by the rights of
     now, each key works once, and no place in a mailbox is left out or given twice."""

@@ -249,7 +249,7 @@ async def test_two_processes_write_one_log(place: Place) -> None:
 
 @pytest.mark.logged
 async def test_two_processes_tell_one_news(place: LoggedPlace) -> None:
-    """A hundred sends through two processes at once: the news that they return is whole commits, in one order for both."""
+    """A hundred sends through two processes at once: the news that they return is whole commits in one order."""
     store = await place.serve()
     worker = await place.join(store)
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")

@@ -11,10 +11,9 @@ import apsw
 import msgspec
 import pytest
 
-from tests.backends import Place, SqlitePlace, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, SqlitePlace, gather_group, private, sign_up, to_group
 from tidings.errors import StoreUnavailable
 from tidings.model import NO_HEAD, Change, Found, Head, Message, Posted, Start, Written, own, room, sent
-from tidings.store import Store
 from tidings.store.sqlite import foreign, sends
 from tidings.store.sqlite.transaction import Transaction
 
@@ -104,7 +103,7 @@ async def until_it_succeeds(write: Callable[[], Awaitable[object]]) -> None:
 class Life:
     """Two processes of one server, at first with nothing written, and all that they were told."""
 
-    def __init__(self, place: Place, chance: random.Random, lag_max: int) -> None:
+    def __init__(self, place: LoggedPlace, chance: random.Random, lag_max: int) -> None:
         self.place = place
         self.chance = chance
         self.lag_max = lag_max
@@ -116,7 +115,7 @@ class Life:
         self.groups = [await gather_group(self.stores[0], *self.cast) for _ in range(2)]
         self.mailboxes = [*map(own, self.cast), *map(sent, self.cast), *map(room, self.groups)]
 
-    async def open(self, lag_max: int) -> list[Store]:
+    async def open(self, lag_max: int) -> list[LoggedStore]:
         server = await self.place.serve(index_lag_max=lag_max)
         return [server, await self.place.join(server, index_lag_max=lag_max)]
 
@@ -184,7 +183,7 @@ class Life:
 @pytest.mark.parametrize("known_max", [3, 50_000])
 @pytest.mark.parametrize("lag_max", [0, 1, 3, 7, 500])
 async def test_reads_and_numbers_are_the_same_whatever_the_index_lacks(
-    place: Place, monkeypatch: pytest.MonkeyPatch, lag_max: int, known_max: int
+    place: LoggedPlace, monkeypatch: pytest.MonkeyPatch, lag_max: int, known_max: int
 ) -> None:
     """Two processes write, fail, trim, end and start again in any order: each read is what the log says, and each
     message has the next number of its mailbox, whether the index has it, and what the writer remembers."""
@@ -200,7 +199,7 @@ async def test_reads_and_numbers_are_the_same_whatever_the_index_lacks(
     assert sum(len(items) for items in life.log.mailboxes.values()) > 50
 
 
-async def test_a_place_that_is_taken_refuses_writes_and_loses_none(place: Place) -> None:
+async def test_a_place_that_is_taken_refuses_writes_and_loses_none(place: LoggedPlace) -> None:
     """Somebody put a row into the index by hand: writes are refused once it is in the way, what was answered is read,
     and with the row gone all goes on without a hole."""
     store = await place.serve(index_lag_max=3)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.backends import LoggedPlace, Place, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tidings.errors import Forgotten
 from tidings.model import NO_HEAD, Change, Found, Head, Message, Posted, Start, Written, own, room, sent
 from tidings.store import LoggedStore, Store
@@ -28,11 +28,9 @@ Truth = dict[str, list[tuple[int, Found]]]
 
 
 def logs(written: Sequence[Written[Message]]) -> Truth:
-    """The plain truth that reads are held against: each mailbox as a list of (position, message), from what was told."""
+    """The plain truth that reads are held against: each mailbox as (position, message), from what was told."""
     found: Truth = defaultdict(list)
-    told = {
-        news.message.message_id: news for one in written for news in one.batch.changes if isinstance(news, Posted)
-    }
+    told = {news.message.message_id: news for one in written for news in one.batch.changes if isinstance(news, Posted)}
     for news in told.values():
         m = news.message
         found[news.mailbox].append((news.position, Found(int(m.timestamp), news.mailbox, m)))

@@ -8,12 +8,12 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.backends import Place, Wires, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, Wires, gather_group, private, sign_up, to_group
 from tests.nodes import ROADS, Served, begin, commit_untold, interpose, join
 from tests.test_bounds import holding_the_file
 from tidings.errors import Refused, StoreUnavailable
 from tidings.model import Posted, Start, Written, own, room, sent
-from tidings.store import Store
+from tidings.store import LoggedStore
 from tidings.store.sqlite import foreign, writes
 from tidings.store.sqlite.transaction import Transaction
 
@@ -31,7 +31,7 @@ def is_hot(node: Served, user: str, cursor: str) -> bool:
 
 @on_every_road
 async def test_an_overdue_send_that_was_committed_all_the_same_is_read(
-    place: Place, alone: Served, monkeypatch: pytest.MonkeyPatch, road: str
+    place: LoggedPlace, alone: Served, monkeypatch: pytest.MonkeyPatch, road: str
 ) -> None:
     """Ann's send is answered 503 while it is in the file already: once that is known, Bob's next poll has it."""
     ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
@@ -91,7 +91,7 @@ async def test_sends_are_answered_when_their_readers_have_them(
 
 @pytest.mark.parametrize("with_sent", [False, True])
 async def test_no_poll_is_hot_past_what_another_process_acknowledged(
-    store: Store, worker: Served, with_sent: bool
+    store: LoggedStore, worker: Served, with_sent: bool
 ) -> None:
     """Ann's send, then Bob's removal from a group, were taken by another process that told nobody: no poll is hot."""
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
@@ -127,7 +127,7 @@ async def test_a_page_with_more_to_come_leads_to_no_hot_poll(alone: Served) -> N
 
 
 async def test_who_was_removed_while_an_old_stay_was_looked_up_is_not_put_back(
-    store: Store, worker: Served, monkeypatch: pytest.MonkeyPatch
+    store: LoggedStore, worker: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Carol's cursor names a stay that ended, and while the store is asked about that she is removed elsewhere, too:
     her next poll is of what she is in now."""
@@ -200,7 +200,7 @@ NASTY = (
 
 
 async def test_what_a_writer_reads_of_others_is_what_they_wrote(
-    place: Place, store: Store, wires: Wires, monkeypatch: pytest.MonkeyPatch
+    place: LoggedPlace, store: LoggedStore, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process sends every kind of text: whoever writes next has read it on the way, to the letter."""
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
@@ -222,7 +222,7 @@ async def test_what_a_writer_reads_of_others_is_what_they_wrote(
 
 
 async def test_what_a_writer_reads_of_others_is_applied_in_order_or_not_at_all(
-    store: Store, worker: Served, monkeypatch: pytest.MonkeyPatch
+    store: LoggedStore, worker: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This process has not applied its own last commit when its next one brings what came between: nothing is lost."""
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
@@ -240,7 +240,7 @@ async def test_what_a_writer_reads_of_others_is_applied_in_order_or_not_at_all(
 
 @pytest.mark.parametrize("why", ["too many", "trimmed"])
 async def test_a_writer_that_can_not_read_all_of_others_decides_by_the_store(
-    place: Place, store: Store, wires: Wires, monkeypatch: pytest.MonkeyPatch, why: str
+    place: LoggedPlace, store: LoggedStore, wires: Wires, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     """Bob's block of Ann, taken elsewhere, is not among what a writer reads of others: once it has met both of them
     in other sends, Ann is refused all the same, and no place in a mailbox is given twice."""
@@ -263,7 +263,7 @@ async def test_a_writer_that_can_not_read_all_of_others_decides_by_the_store(
 
 
 async def test_a_removal_is_not_passed_over_by_news_of_others(
-    store: Store, worker: Served, monkeypatch: pytest.MonkeyPatch
+    store: LoggedStore, worker: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This process removed Carol and has not applied that, when its next commit brings what another one sent in
     between: once the removal is answered, nothing of that group is hers."""
@@ -286,7 +286,7 @@ async def test_a_removal_is_not_passed_over_by_news_of_others(
     assert await worker.texts(carol) == ["hers"]
 
 
-async def test_a_write_that_fails_half_way_leaves_no_half(store: Store) -> None:
+async def test_a_write_that_fails_half_way_leaves_no_half(store: LoggedStore) -> None:
     """A block is written, then the disk fails: in the same commit as others or alone, nothing of it is kept."""
     ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
     before = await store.position()
@@ -304,7 +304,7 @@ async def test_a_write_that_fails_half_way_leaves_no_half(store: Store) -> None:
     assert [type(change) for change in (await store.changes(before, 100)).changes] == [Posted]
 
 
-async def test_who_is_put_off_keeps_their_place(store: Store, tmp_path: Path) -> None:
+async def test_who_is_put_off_keeps_their_place(store: LoggedStore, tmp_path: Path) -> None:
     """Ann's second message waits for the next commit; Eve's, which came later to the same mailbox, is not before it."""
     ann, bob, carol, eve = [await sign_up(store, name) for name in ("ann", "bob", "carol", "eve")]
     with holding_the_file(tmp_path):
