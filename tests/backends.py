@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from tidings.config import Settings
 from tidings.feed import Feed, Listener
 from tidings.feed.local import LocalFeed
 from tidings.feed.wakes import Wakes
-from tidings.model import Draft, Group, Key, User, mint
+from tidings.model import Draft, Found, Group, Key, Message, Start, User, mint
 from tidings.store import LoggedStore, Store, open_store
 from tidings.store.dynamodb import DynamoStore
 from tidings.store.dynamodb.address import address_of
@@ -297,3 +297,13 @@ def key(name: str, content: str = "") -> Key:
 
 def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
+
+
+async def mailbox(store: Store, name: str) -> list[Message]:
+    """All of a mailbox, which has no hole, its timestamps in order."""
+    found: list[Found] = []
+    while page := await store.read([Start(name, len(found))], 1_000):
+        found += page
+    assert [one.message.seq for one in found] == list(range(1, len(found) + 1))
+    assert all(a.timestamp < b.timestamp for a, b in pairwise(found))
+    return [one.message for one in found]

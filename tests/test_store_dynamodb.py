@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.backends import DynamoPlace, gather_group, key, private, sign_up, to_group
+from tests.backends import DynamoPlace, gather_group, key, mailbox, private, sign_up, to_group
 from tests.standin.between import Between, Talk, clash, hush, hush_and_forget, lose, throttle, times
-from tests.standin.opened import mailbox
 from tidings.errors import Conflict, KeyReused, StoreUnavailable
 from tidings.model import Group, Key, Message, Posted, Start, User, mint, own, room, sent
 from tidings.store.dynamodb import DynamoStore

@@ -14,6 +14,7 @@ import pytest
 from tests.backends import LoggedPlace, SqlitePlace, gather_group, private, sign_up, to_group
 from tidings.errors import StoreUnavailable
 from tidings.model import NO_HEAD, Change, Found, Head, Message, Posted, Start, Written, own, room, sent
+from tidings.store import LoggedStore
 from tidings.store.sqlite import foreign, sends
 from tidings.store.sqlite.transaction import Transaction
 
