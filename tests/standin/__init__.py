@@ -22,7 +22,7 @@ import pytest
 
 from tests.server import until
 
-HERE = Path(__file__).parent
+INSTALLED = Path(__file__).parent.parent.parent / "build" / "standin" / "bin"
 ENDPOINT = "TIDINGS_TEST_DYNAMODB"
 
 
@@ -35,7 +35,7 @@ def endpoint() -> str:
     if named:
         return named
     port = _free_port()
-    ministack = _found("ministack", HERE / ".venv" / "bin")
+    ministack = _found("ministack", INSTALLED)
     if ministack:
         scope = {"SERVICES": "dynamodb", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
         return _started([ministack], port, scope)
