@@ -25,7 +25,7 @@ from tidings.store.dynamodb.mailboxes import Mailboxes, together
 from tidings.store.dynamodb.people import People
 
 _HEADS_MAX = 200_000  # remembered, 0.2 KB each
-_PAUSE_S, _PAUSE_MAX_S = 0.005, 0.1  # before another try behind somebody else's messages: a random part, growing
+_PAUSE_S, _PAUSE_MAX_S = 0.001, 0.02  # before another try behind others: a random part, twice as long each time
 
 Outcome = Written[Message] | TidingsError
 
@@ -87,10 +87,12 @@ class _Together:
         await together([self._stamp(job) for job in self._left])
         tries = 0
         while self._drop_settled():
-            if await self._try():
+            taken = await self._try()
+            if not taken:
                 return
             tries += 1
             await asyncio.sleep(random.uniform(0, min(_PAUSE_S * 2**tries, _PAUSE_MAX_S)))  # noqa: S311
+            await self._give_way(taken)  # read on as late as can be, so that what is read is still so at the put
 
     def end(self) -> None:
         """Close the stamps of what is surely not stored. One that may be is kept until it ends by itself."""
@@ -166,8 +168,8 @@ class _Together:
         except TidingsError as error:
             self._tell(job, error)
 
-    async def _try(self) -> bool:
-        """Put what is left behind the heads as they are known; if somebody was there first, learn how far they went."""
+    async def _try(self) -> set[str]:
+        """Put what is left behind the heads as they are known; gives the mailboxes where somebody was there first."""
         posts = self._number()
         ids = [post.message.message_id for job, post in zip(self._left, posts, strict=True) for _ in job.mailboxes]
         boxes = [mailbox for job in self._left for mailbox in job.mailboxes]
@@ -177,8 +179,7 @@ class _Together:
         except Unmet as unmet:
             if not _is_ours(unmet.checks, ids):
                 self._unsure = ()
-                await self._give_way({box for box, check in zip(boxes, unmet.checks, strict=True) if not check.is_met})
-                return False
+                return {box for box, check in zip(boxes, unmet.checks, strict=True) if not check.is_met}
         self._unsure = ()
         for job, post in zip(self._left[:], posts, strict=True):
             del self._stamps[post.message.message_id]
@@ -187,7 +188,7 @@ class _Together:
             if job.copies:
                 self._sender.heads.put(job.copies, Head(post.sent_seq, head.timestamp))
             self._tell(job, _written(post))
-        return True
+        return set()
 
     async def _give_way(self, taken: set[str]) -> None:
         self._sender.conflicts += 1
