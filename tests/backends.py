@@ -169,11 +169,16 @@ class LocalStamps:
         self.open_: dict[str, int] = {}
         self.dropped: list[str] = []
         self._last = 0
+        self._given: list[int] = []
+
+    def give(self, timestamp: int) -> None:
+        """Let the next one be this."""
+        self._given.append(timestamp)
 
     async def open(self, name: str) -> int:
         self._last = max(self._last, time.time_ns() // 1_000_000)
-        self.open_[name] = self._last
-        return self._last
+        self.open_[name] = self._given.pop(0) if self._given else self._last
+        return self.open_[name]
 
     def drop(self, name: str) -> None:
         del self.open_[name]

@@ -11,7 +11,7 @@ from tidings.cli.follow import follow
 from tidings.cli.groups import add_member, create_group, remove_member, show_group
 from tidings.cli.messages import read, send
 from tidings.cli.serve import serve
-from tidings.cli.upkeep import backup, check_history, doctor, restore
+from tidings.cli.upkeep import backup, check_history, doctor, init, restore
 from tidings.cli.users import block, create_user, show_user, unblock
 
 __all__ = ["app", "flag", "main", "variable"]
@@ -24,6 +24,7 @@ LOOK: dict[str, Any] = {
 app = typer.Typer(name="tidings", pretty_exceptions_enable=False, epilog=CODES, **LOOK)
 user = typer.Typer(**LOOK)
 group = typer.Typer(**LOOK)
+store = typer.Typer(**LOOK)
 
 
 @app.callback(invoke_without_command=True)
@@ -52,6 +53,12 @@ def _group(context: typer.Context) -> None:
     _help(context)
 
 
+@store.callback(invoke_without_command=True)
+def _store(context: typer.Context) -> None:
+    """Make a store that must be there before it is served."""
+    _help(context)
+
+
 def _help(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -73,6 +80,8 @@ app.command("send")(send)
 app.command("read")(read)
 app.command("follow")(follow)
 app.command("chat", short_help="Talk to somebody, or in a group.")(chat)
+app.add_typer(store, name="store")
+store.command("init", short_help="Make the tables of a store on DynamoDB.")(init)
 app.command("backup", short_help="Copy the store, served or not.")(backup)
 app.command("restore", short_help="Put a copy back as the store.")(restore)
 app.command("doctor", short_help="Look a store over for damage.")(doctor)

@@ -16,7 +16,7 @@ from tidings.config import Settings
 from tidings.errors import StartError, UpkeepError
 
 if TYPE_CHECKING:
-    from tidings.store.upkeep import Examination, Progress, Step
+    from tidings.store.upkeep import Examination, Prepared, Progress, Step
 
 _LONG_PAGES = 16_384  # 32 MB, which takes a moment; less is done before a bar is drawn
 
@@ -30,6 +30,15 @@ Store = Annotated[
     ),
 ]
 STORE = Settings.store
+Tables = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar=variable("store"),
+        metavar="URL",
+        help="Where: dynamodb://REGION/PREFIX, with ?endpoint=URL for another server of that API.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer, and errors too, as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 ForceAside = Annotated[bool, typer.Option("--force", help="Replace a store that is there; it is kept aside.")]
@@ -79,6 +88,25 @@ def doctor(store: Store = STORE, as_json: Json = False) -> int:
             found = examine(_checked(store), status)
         told.show(found, _diagnosis(found))
         told.code = FAILED if found.findings else 0
+    return told.code
+
+
+def init(store: Tables, as_json: Json = False) -> int:
+    """Make the tables of a store on DynamoDB; where they are there already, check that they are what they must be.
+
+    They are paid by use, with point-in-time recovery where the server knows it. A SQLite store needs none: its file is
+    made when it is first served.
+    """
+    from tidings.store.upkeep import prepare
+
+    with _told(as_json, FAILED) as told:
+        if not store.startswith("dynamodb:"):
+            raise StartError("only a store on DynamoDB is made beforehand; a SQLite store is made when it is served")
+        try:
+            made = prepare(store)
+        except ImportError:
+            raise StartError("DynamoDB's client is not installed: pip install 'tidings[aws]'") from None
+        told.show(made, _preparation(made))
     return told.code
 
 
@@ -172,6 +200,15 @@ def _status() -> Iterator["Step"]:
 
     yield status
     status("")
+
+
+def _preparation(made: "Prepared") -> str:
+    lines = [f"{table}: {'made' if table in made.made else 'is there, and as it must be'}" for table in made.tables]
+    if not made.point_in_time_recovery:
+        lines.append("This server keeps no backups of its own (no point-in-time recovery).")
+    if not made.expiry:
+        lines.append("This server lets nothing expire: idempotency keys stay.")
+    return "\n".join(lines)
 
 
 def _diagnosis(found: "Examination") -> str:

@@ -17,7 +17,7 @@ from tidings.model import Draft, Key, Message, Written, own, room, sent
 log = logging.getLogger("tidings.store")
 
 TOGETHER_MAX = 50  # messages in one put: with their copies 100 items, the most that a transaction takes
-_BYTES_MAX = 3_000_000  # of one put; a transaction takes 4 MB
+_BYTES_MAX = 900_000  # of one put as JSON: aiohttp writes up to 1 MB without a pause; a transaction takes 4 MB
 _OVERHEAD = 1_000  # of an item beside its text, more than it can be
 _SWEEP_S = 0.25
 
@@ -189,7 +189,7 @@ class Lanes:
         while (job_ := line.first()) is not None and len(chosen) < TOGETHER_MAX:
             lanes = [self._lanes[mailbox] for mailbox in job_.mailboxes]
             is_free = all(lane.first() is job_ and (not lane.is_held or lane in held) for lane in lanes)
-            size += (len(job_.draft.message.encode()) + _OVERHEAD) * len(lanes)
+            size += (_json_bytes(job_.draft.message) + _OVERHEAD) * len(lanes)
             if not is_free or (chosen and size > _BYTES_MAX) or (job_.key is not None and job_.key.name in keys):
                 break
             for lane in lanes:
@@ -211,3 +211,8 @@ class Lanes:
                 self.settle(job, None, StoreUnavailable("store_unavailable", text, retry_s=2))
         finally:  # whatever became of one
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if self._issued else None
+
+
+def _json_bytes(text: str) -> int:
+    """About what a text takes in a call, where all but ASCII is escaped."""
+    return len(text) if text.isascii() else 3 * len(text.encode())

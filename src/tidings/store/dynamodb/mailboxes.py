@@ -16,6 +16,7 @@ from tidings.store.dynamodb import items
 from tidings.store.dynamodb.driver import Driver, Item
 
 _AGAIN_S = 0.02  # before a hole is looked at again
+_HOLE_S = 1.0  # a put is visible in whole after milliseconds
 _STEP_MIN = 16  # messages of one mailbox at a time at least, in a read of many
 _NAMES = {"#box": "box", "#seq": "seq"}
 
@@ -39,20 +40,20 @@ class Mailboxes:
         return [found[mailbox] for mailbox in mailboxes]
 
     async def walk(self, mailbox: str, after: int, due: float) -> AsyncIterator[Item]:
-        """Every slot after a seq, in order and without a hole: `seq`, `ts`, `id` and `intent` of each."""
+        """Every slot after a seq, in order and without a hole: `seq`, `ts` and `intent` of each."""
+        patience = self._patience(due)
         while True:
-            page = await self._page(mailbox, after, None, None, due, of=("seq", "ts", "id", "intent"))
-            for item in page:
+            hole_at = 0
+            async for item in self._items(mailbox, after, None, due, of=("seq", "ts", "intent")):
                 seq = items.plain(item, "seq")
                 if seq != after + 1:
-                    break  # a hole: from there on once more
+                    hole_at = after + 1  # from there on once more
+                    break
                 yield item
                 after = seq
-            else:
-                if not page:
-                    return
-                continue
-            await self._pause(due)
+            if not hole_at:
+                return
+            await self._pause(patience)
 
     async def item(self, mailbox: str, seq: int, due: float) -> Item:
         """A message that is known to be there."""
@@ -80,25 +81,28 @@ class Mailboxes:
                 heappop(queue)
         return merged
 
-    async def after(self, mailbox: str, seq: int, limit: int, due: float) -> list[Found]:
-        """At most `limit` messages after a seq, without a hole; none only if there are none."""
+    async def after(self, mailbox: str, seq: int, limit: int, due: float) -> tuple[list[Found], bool]:
+        """At most `limit` messages after a seq, without a hole; and whether there may be more."""
+        patience = self._patience(due)
         while True:
             page = await self._page(mailbox, seq, None, limit, due)
             given = [items.found(item, mailbox) for item in page]
             whole = [one for index, one in enumerate(given) if one.message.seq == seq + 1 + index]
             if whole or not given:
-                return whole
-            await self._pause(due)
+                return whole, len(given) == limit or len(whole) < len(given)
+            await self._pause(patience)
 
     async def read_before(self, mailbox: str, before: int, limit: int, due: float) -> list[Found]:
         """The last `limit` messages with a seq below `before`, oldest first."""
+        patience = self._patience(due)
         while True:
             page = await self._page(mailbox, 0, before, limit, due, backwards=True)
             given = [items.found(item, mailbox) for item in reversed(page)]
-            first = given[0].message.seq if given else 0
-            if all(one.message.seq == first + index for index, one in enumerate(given)):
+            first = given[0].message.seq if given else 1
+            is_all = len(given) == limit or first == 1
+            if is_all and all(one.message.seq == first + index for index, one in enumerate(given)):
                 return given
-            await self._pause(due)
+            await self._pause(patience)
 
     async def _seq_of(self, start: Start, due: float) -> int:
         """Where a start is. By time: the last message not later, sought back from the head in growing steps."""
@@ -131,44 +135,63 @@ class Mailboxes:
         mailbox: str,
         after: int,
         before: int | None,
-        limit: int | None,
+        limit: int,
         due: float,
         *,
         backwards: bool = False,
         of: tuple[str, ...] = (),
     ) -> list[Item]:
-        """Messages with `after < seq < before`, as many as asked for, or as one answer (1 MB) holds if none are."""
+        """The first or last `limit` messages with `after < seq < before`."""
+        found: list[Item] = []
+        async for item in self._items(mailbox, after, before, due, limit=limit, backwards=backwards, of=of):
+            found.append(item)
+        return found
+
+    async def _items(
+        self,
+        mailbox: str,
+        after: int,
+        before: int | None,
+        due: float,
+        *,
+        limit: int | None = None,
+        backwards: bool = False,
+        of: tuple[str, ...] = (),
+    ) -> AsyncIterator[Item]:
+        """Messages with `after < seq < before`, answer after answer (each has 1 MB at most), to the end or a limit."""
         values = {":box": items.text(items.box_of(mailbox)), ":after": items.number(after)}
-        if before is None:
-            range_ = "#seq > :after"
-        elif before - 1 > after:
-            range_ = "#seq BETWEEN :first AND :last"
+        within = "#seq > :after"
+        if before is not None:
+            if before - 1 <= after:
+                return
+            within = "#seq BETWEEN :first AND :last"
             values = {":box": values[":box"], ":first": items.number(after + 1), ":last": items.number(before - 1)}
-        else:
-            return []
         request: dict[str, Any] = {
             "TableName": self._table,
             "ConsistentRead": True,
             "ScanIndexForward": not backwards,
-            "KeyConditionExpression": f"#box = :box AND {range_}",
+            "KeyConditionExpression": f"#box = :box AND {within}",
             "ExpressionAttributeNames": _NAMES | {f"#{name}": name for name in of},
             "ExpressionAttributeValues": values,
         }
         if of:
             request["ProjectionExpression"] = ", ".join(f"#{name}" for name in of)
-        found: list[Item] = []
-        while True:
+        while limit is None or limit > 0:
             if limit is not None:
-                request["Limit"] = limit - len(found)
+                request["Limit"] = limit
             answer = await self._driver.read("query", due, **request)
-            found += answer["Items"]
-            last = answer.get("LastEvaluatedKey")
-            if last is None or (found if limit is None else len(found) >= limit):
-                return found
-            request["ExclusiveStartKey"] = last
+            for item in answer["Items"]:
+                yield item
+            if "LastEvaluatedKey" not in answer:
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            limit = None if limit is None else limit - len(answer["Items"])
+
+    def _patience(self, due: float) -> float:
+        return min(due, asyncio.get_running_loop().time() + _HOLE_S)
 
     async def _pause(self, due: float) -> None:
-        """Let the put that is under way end. Raises StoreUnavailable if it does not."""
+        """Let the put that is under way end. Raises StoreUnavailable if it does not: nothing else makes a hole."""
         if asyncio.get_running_loop().time() >= due:
             raise StoreUnavailable("store_corrupt", "A mailbox has a hole.", retry_s=60)
         await asyncio.sleep(random.uniform(_AGAIN_S / 2, _AGAIN_S))  # noqa: S311  # no secret
@@ -178,13 +201,18 @@ class _Run:
     """One mailbox of a read: what of it is at hand, last first, and how to get more."""
 
     def __init__(self, boxes: Mailboxes, mailbox: str, seq: int, step: int, due: float) -> None:
-        self._more: Callable[[int], Awaitable[list[Found]]] = lambda seq: boxes.after(mailbox, seq, step, due)
+        self._more: Callable[[int], Awaitable[tuple[list[Found], bool]]] = lambda seq: boxes.after(
+            mailbox, seq, step, due
+        )
         self._seq = seq
+        self._has_more = True
         self.now: list[Found] = []
 
     async def fill(self) -> None:
         """Have some more at hand, if there is."""
-        found = await self._more(self._seq)
+        if not self._has_more:
+            return
+        found, self._has_more = await self._more(self._seq)
         if found:
             self._seq = found[-1].message.seq
         self.now = found[::-1]

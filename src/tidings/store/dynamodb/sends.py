@@ -153,6 +153,8 @@ class _Together:
             job = keyed.get(item["intent"]["B"]) if "intent" in item else None
             if job is not None and not job.is_settled:
                 await self._repeat(job, head.seq)
+                if all(one.is_settled for one in jobs):
+                    return  # nobody is left who must know how far it goes
         self._sender.heads.put(mailbox, head)
         for job in keyed.values():
             job.walked = head.seq
