@@ -25,8 +25,10 @@ from tidings.feed.wakes import Wakes
 from tidings.model import Draft, Found, Group, Key, Message, Start, User, mint
 from tidings.store import LoggedStore, Store, open_store
 from tidings.store.dynamodb import DynamoStore
-from tidings.store.dynamodb.address import address_of
+from tidings.store.dynamodb.address import Address, address_of
+from tidings.store.dynamodb.driver import connected
 from tidings.store.dynamodb.setup import prepare
+from tidings.store.dynamodb.tables import tables
 from tidings.store.sqlite import SqliteStore
 from tidings.store.sqlite.file import connect
 
@@ -217,6 +219,15 @@ class DynamoPlace:
     async def close(self) -> None:
         for store in reversed(self._opened[:]):
             await self.leave(store)
+        if self._is_made:
+            await forget(address_of(self.url))
+
+
+async def forget(address: Address) -> None:
+    """Delete the tables at an address."""
+    async with connected(address, Counting()) as driver:
+        for table in tables(address.prefix):
+            await driver.ask("delete_table", TableName=table.name)
 
 
 LOGGED: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace}

@@ -25,7 +25,7 @@ PUTS = ("PutItem", "TransactWriteItems")
 @pytest.mark.parametrize("is_private", [True, False])
 async def test_two_nodes_at_one_mailbox_leave_no_hole(tables: DynamoPlace, is_private: bool) -> None:
     """Three thousand messages to one mailbox through two nodes at once: each there once, in seqs without a hole."""
-    nodes = [await tables.serve(mailbox_waiting_max=2_000) for _ in range(2)]
+    nodes = [await tables.serve(mailbox_waiting_max=2_000, write_wait_s=300) for _ in range(2)]
     ann, bob = await sign_up(nodes[0], "ann"), await sign_up(nodes[1], "bob")
     group = await gather_group(nodes[0], ann, bob)
     drafts = [
