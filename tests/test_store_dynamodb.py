@@ -12,7 +12,7 @@ import pytest
 
 from tests.backends import DynamoPlace, gather_group, key, mailbox, private, sign_up, to_group
 from tests.standin.between import Between, Talk, clash, hush, hush_and_forget, lose, throttle, times
-from tidings.errors import Conflict, KeyReused, StoreUnavailable
+from tidings.errors import Conflict, KeyReused, Refused, StoreUnavailable
 from tidings.model import Group, Key, Message, Posted, Start, User, mint, own, room, sent
 from tidings.store.dynamodb import DynamoStore
 
@@ -202,3 +202,118 @@ async def test_messages_and_keys_survive_a_bad_line(tables: DynamoPlace, door: B
     copies = [m.message_id for user in users for m in await mailbox(good, sent(user))]
     private_ones = [m.message_id for m in stored if m.recipient_id in users and m.recipient_id != m.sender_id]
     assert sorted(copies) == sorted(private_ones)
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+async def test_nothing_is_taken_past_a_block_that_is_answered(
+    here: DynamoStore, door: Between, is_private: bool
+) -> None:
+    """Ann's send was checked, and its put is held up, when Bob blocks her (or she is removed) on the same node.
+
+    He is answered once hers has ended; nothing that is stored later is hers.
+    """
+    ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
+    group = await gather_group(here, ann, bob)
+    draft, name = (private(ann, bob), own(bob)) if is_private else (to_group(ann, group), room(group))
+    await here.send(draft)
+    begun = asyncio.Event()
+
+    def hold_up(talk: Talk) -> None:
+        if "box" in str(talk.request) and talk.operation in PUTS and not begun.is_set():
+            begun.set()
+            throttle(talk)
+
+    door.fault = hold_up
+    sending = asyncio.ensure_future(here.send(private(ann, bob) if is_private else to_group(ann, group)))
+    await begun.wait()
+    await (here.block(bob, ann) if is_private else here.remove_member(group, ann))
+    assert sending.done()
+    stored = await mailbox(here, name)
+    with pytest.raises(Refused):
+        await here.send(private(ann, bob) if is_private else to_group(ann, group))
+    await asyncio.wait((sending,))
+    assert await mailbox(here, name) == stored
+
+
+async def test_a_put_that_is_held_up_is_decided_by_the_rights_of_then(
+    here: DynamoStore, there: DynamoStore, door: Between
+) -> None:
+    """Ann's put is throttled until Bob has blocked her on another node: she is refused, within a second or so."""
+    ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
+    await here.send(private(ann, bob))
+    checks: list[str] = []
+
+    def hold_up(talk: Talk) -> None:
+        checks.extend([talk.operation] if talk.operation == "GetItem" else [])
+        if talk.operation == "TransactWriteItems" and len(checks) < 3:
+            throttle(talk)
+
+    door.fault = hold_up
+    sending = asyncio.ensure_future(here.send(private(ann, bob)))
+    await there.block(bob, ann)
+    with pytest.raises(Refused):
+        await sending
+    assert len(await mailbox(there, own(bob))) == 1
+
+
+async def test_what_the_feed_tells_spares_a_conflict(here: DynamoStore, there: DynamoStore, door: Between) -> None:
+    """A node that is told of another's message puts behind it at once; one that is not finds it in its place."""
+    ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
+    await here.send(private(ann, bob))
+    for n in range(3):
+        written = await there.send(private(ann, bob))
+        here.learn(written.batch)
+        here.learn(written.batch)  # repeated, or late, it does no harm
+        assert (await here.send(private(ann, bob))).value.seq == 2 * n + 3
+        there.learn(written.batch)
+    assert here.conflicts == 0
+    assert there.conflicts == 2
+
+
+async def test_news_that_comes_between_hides_no_key(there: DynamoStore, here: DynamoStore, door: Between) -> None:
+    """While a keyed send is on its way, its repeat is stored through another node, and told: there is one message."""
+    ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
+    await here.send(private(ann, bob))
+    elsewhere: list[Message] = []
+
+    async def overtake() -> None:
+        written = await there.send(private(ann, bob), key("k"))
+        here.learn(written.batch)
+        elsewhere.append(written.value)
+
+    def fault(talk: Talk) -> None:
+        talk.first = overtake()
+
+    door.fault = times(1, fault, "TransactWriteItems")
+    assert (await here.send(private(ann, bob), key("k"))).value == elsewhere[0]
+    assert len(await mailbox(here, own(bob))) == 2
+
+
+async def test_who_looks_for_one_key_looks_for_all(tables: DynamoPlace, there: DynamoStore, door: Between) -> None:
+    """Two keyed sends go together: one's key is old, so slots are read for it. Meanwhile the other is stored elsewhere.
+
+    What is read on the way is looked at for both: each is there once.
+    """
+    ann, bob = await sign_up(there, "ann"), await sign_up(there, "bob")
+    here, cut_off = await tables.serve(through=door.url), await tables.serve(through=door.url, write_wait_s=0.3)
+    door.fault = times(1_000, lose, "TransactWriteItems")
+    with pytest.raises(StoreUnavailable):
+        await cut_off.send(private(ann, bob, "old"), key("old"))  # the key is there, the message is not
+    door.fault = lambda _: None
+    for _ in range(3):
+        await here.send(private(ann, bob))
+    elsewhere: list[Message] = []
+
+    async def overtake() -> None:
+        elsewhere.append((await there.send(private(ann, bob, "new"), key("new"))).value)
+
+    def fault(talk: Talk) -> None:
+        talk.first = overtake()
+
+    door.fault = times(1, fault, "Query")
+    old, new = await asyncio.gather(
+        here.send(private(ann, bob, "old"), key("old")), here.send(private(ann, bob, "new"), key("new"))
+    )
+    assert new.value == elsewhere[0]
+    assert [m.message for m in await mailbox(here, own(bob))] == ["hello"] * 3 + ["new", "old"]
+    assert old.value.seq == 5

@@ -59,10 +59,12 @@ async def test_long_mailboxes_are_read_over_what_one_answer_holds(tables: Dynamo
     assert [f.message.seq for f in await store.read_before(own(bob), 201, 1_000)] == list(range(1, 201))
 
 
-async def test_keys_that_the_server_left_out_are_asked_for_again(here: DynamoStore, door: Between) -> None:
+async def test_keys_that_the_server_left_out_are_asked_for_again(
+    there: DynamoStore, here: DynamoStore, door: Between
+) -> None:
     """Of three items that a send asks for, the server gives one at a time: the block among them is not overlooked."""
-    ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
-    await here.block(bob, ann)
+    ann, bob = await sign_up(there, "ann"), await sign_up(there, "bob")
+    await there.block(bob, ann)
 
     def leave_out(talk: Talk) -> None:
         if talk.operation == "BatchGetItem":
@@ -78,7 +80,7 @@ async def test_keys_that_the_server_left_out_are_asked_for_again(here: DynamoSto
             await here.send(private(ann, bob))
     with pytest.raises(Unknown):
         await here.send(private("user-nobody", ann))
-    assert "BatchGetItem" in door.seen
+    assert door.seen.count("BatchGetItem") >= 3
 
 
 def without(seq: int) -> Callable[[Talk], None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ class Talk:
         self.is_unanswered = False  # it is done, and nobody is told
         self.refusal: Json | None = None  # what is answered in its place, with a 400
         self.change: Callable[[Json], None] = lambda _: None  # of the answer
+        self.first: Awaitable[object] | None = None  # what happens before it arrives
 
     def refuse(self, code: str, **more: Any) -> None:
         """Answer with this error, and do nothing."""
@@ -59,6 +60,8 @@ class Between:
         talk = Talk(request.headers["X-Amz-Target"].rpartition(".")[2], json.loads(await request.read()))
         self.seen.append(talk.operation)
         self.fault(talk)
+        if talk.first is not None:
+            await talk.first
         if talk.refusal is not None:
             return web.json_response(talk.refusal, status=400, content_type="application/x-amz-json-1.0")
         if not talk.is_lost:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tidings.config import Settings
 from tidings.errors import StartError, Unavailable
-from tidings.model import Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written
+from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
 from tidings.stamps import Stamps
 from tidings.store import Meter, Settle
 from tidings.store.dynamodb import items
@@ -91,7 +91,9 @@ class DynamoStore:
         return written
 
     async def block(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
-        return await self._write(lambda due: self._changes.block(user_id, other_id, key, due))
+        written = await self._write(lambda due: self._changes.block(user_id, other_id, key, due))
+        await self._sender.passed(own(user_id), other_id)
+        return written
 
     async def unblock(self, user_id: str, other_id: str, key: Key | None = None) -> Written[None]:
         return await self._write(lambda due: self._changes.unblock(user_id, other_id, key, due))
@@ -100,7 +102,9 @@ class DynamoStore:
         return await self._write(lambda due: self._changes.add_member(group_id, user_id, key, due))
 
     async def remove_member(self, group_id: str, user_id: str, key: Key | None = None) -> Written[None]:
-        return await self._write(lambda due: self._changes.remove_member(group_id, user_id, key, due))
+        written = await self._write(lambda due: self._changes.remove_member(group_id, user_id, key, due))
+        await self._sender.passed(room(group_id), user_id)
+        return written
 
     async def send(self, draft: Draft, key: Key | None = None) -> Written[Message]:
         outcome: asyncio.Future[Written[Message]] = self._loop.create_future()
@@ -160,12 +164,16 @@ class DynamoStore:
     async def knows(self, run: int, position: int) -> bool:
         return True
 
+    def learn(self, batch: Batch) -> None:
+        """Take what the feed tells for guesses of heads, so that who sends behind other nodes meets no conflict."""
+        self._sender.learn(batch.changes)
+
     async def floor(self) -> int:
         due = self._loop.time() + self._settings.read_wait_s
         return items.plain(await self._people.find(items.own_key("floor"), due), "value")
 
     async def raise_floor(self, to: int) -> None:
-        request = {
+        request: dict[str, Any] = {
             "TableName": self._table,
             "Key": items.own_key("floor"),
             "UpdateExpression": "SET #value = :to",
@@ -180,6 +188,7 @@ class DynamoStore:
 
     async def close(self) -> None:
         await self._lanes.close()
+        await self._sender.close()
         await self._stack.aclose()
 
     async def _write(self, write: Callable[[float], Coroutine[Any, Any, T]]) -> T:

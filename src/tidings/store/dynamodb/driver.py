@@ -6,6 +6,7 @@ whether what is in the way is their own (`Unmet`).
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -71,6 +72,10 @@ class Unmet(Exception):
         self.checks = checks
 
 
+class Busy(StoreUnavailable):
+    """A write was surely not done: each try of it was refused."""
+
+
 class Driver:
     """The one client of a store."""
 
@@ -81,26 +86,33 @@ class Driver:
 
     async def read(self, operation: str, due: float, **request: Any) -> dict[str, Any]:
         """Call a reading operation until it answers, or `due` (time of the loop). Raises StoreUnavailable."""
-        return await self._call(operation, "read", due, request)
+        return await self._call(operation, "read", due, due, request)
 
-    async def write(self, operation: str, due: float, **request: Any) -> dict[str, Any]:
-        """The same for a writing one. Raises Unmet besides; after StoreUnavailable it may have been done."""
-        return await self._call(operation, "write", due, request)
+    async def write(self, operation: str, due: float, *, patience: float = math.inf, **request: Any) -> dict[str, Any]:
+        """The same for a writing one. Raises Unmet besides; after StoreUnavailable it may have been done.
+
+        After `patience` (time of the loop) raises Busy instead of trying on, unless it may have been done.
+        """
+        return await self._call(operation, "write", due, patience, request)
 
     async def ask(self, operation: str, **request: Any) -> dict[str, Any]:
         """Call any operation once. Raises botocore's ClientError."""
         answer: dict[str, Any] = await getattr(self._client, operation)(**request)
         return answer
 
-    async def _call(self, operation: str, kind: str, due: float, request: dict[str, Any]) -> dict[str, Any]:
-        call, pause_s = getattr(self._client, operation), _PAUSE_S
+    async def _call(
+        self, operation: str, kind: str, due: float, patience: float, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        call, pause_s, is_sure = getattr(self._client, operation), _PAUSE_S, True
         while True:
             try:
                 async with asyncio.timeout_at(due):
                     answer: dict[str, Any] = await call(**request, ReturnConsumedCapacity="TOTAL")
             except ClientError as error:
                 trouble = _judged(error)
+                is_sure = is_sure and _status(error) < 500
             except _LOST as error:
+                is_sure = False
                 trouble = StoreUnavailable("store_unavailable", "The store does not answer.", retry_s=2)
                 trouble.__cause__ = error
             except BotoCoreError as error:
@@ -109,7 +121,10 @@ class Driver:
                 self._meter.capacity(kind, _units(answer))
                 return answer
             wait_s = random.uniform(0, pause_s)  # noqa: S311  # no secret: so that those who failed come one by one
-            if self._loop.time() + wait_s >= due:
+            soon = self._loop.time() + wait_s
+            if is_sure and soon >= min(due, patience):
+                raise Busy(trouble.code, trouble.detail, retry_s=trouble.retry_s) from trouble
+            if soon >= due:
                 raise trouble
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
@@ -128,11 +143,15 @@ def _judged(error: ClientError) -> TidingsError:
             raise Unmet([Check(one.get("Code") != failed, one.get("Item")) for one in reasons]) from error
         is_busy = bool(codes) and codes <= _BUSY
     else:
-        is_busy = code in _BUSY or error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
+        is_busy = code in _BUSY or _status(error) >= 500
     trouble = translate(error)
     if not is_busy:
         raise trouble from error
     return trouble
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def translate(error: Exception) -> TidingsError:

@@ -14,17 +14,18 @@ from uuid import uuid4
 
 from tidings.cache import Cache
 from tidings.errors import TidingsError
-from tidings.model import NO_HEAD, Batch, Head, Message, Posted, Written
+from tidings.model import Batch, Change, Head, Message, Posted, Written, sent
 from tidings.stamps import Stamps
 from tidings.store import Meter
 from tidings.store.dynamodb import items
-from tidings.store.dynamodb.driver import Check, Driver, Item, Unmet, translate
+from tidings.store.dynamodb.driver import Busy, Check, Driver, Item, Unmet, translate
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes
 from tidings.store.dynamodb.mailboxes import Mailboxes, together
 from tidings.store.dynamodb.people import People
 
 _HEADS_MAX = 200_000  # remembered, 0.2 KB each
+_FRESH_S = 0.5  # how long what was checked may wait to be put: what others block binds within a second
 _PAUSE_S, _PAUSE_MAX_S = 0.001, 0.02  # before another try behind others: a random part, twice as long each time
 
 Outcome = Written[Message] | TidingsError
@@ -45,14 +46,14 @@ class Sender:
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
         self.conflicts = 0  # puts that found somebody else's message in their place
         self._meter = meter
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], list[Job]] = {}
         self.lanes: Lanes
 
     def begin(self, jobs: list[Job]) -> None:
         """Put them, each as its outcome is told to `lanes`."""
         task = asyncio.get_running_loop().create_task(self._run(jobs))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._under_way[task] = jobs
+        task.add_done_callback(self._under_way.pop)
 
     async def _run(self, jobs: list[Job]) -> None:
         together_ = _Together(self, jobs)
@@ -66,6 +67,41 @@ class Sender:
             self._meter.batch(len(jobs))
             self.lanes.release(jobs)
 
+    async def passed(self, mailbox: str, sender_id: str) -> None:
+        """Wait for what this sender has under way to that mailbox: it may have been checked before a change now made.
+
+        So once that is answered, this node takes nothing past it.
+        """
+        tasks = [
+            task
+            for task, jobs in self._under_way.items()
+            if any(job.mailbox == mailbox and job.draft.sender_id == sender_id for job in jobs)
+        ]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def close(self) -> None:
+        """Wait for all that is under way."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def learn(self, changes: Sequence[Change]) -> None:
+        """Move the heads that are remembered on, by what other nodes told."""
+        for change in changes:
+            if isinstance(change, Posted):
+                told = {change.mailbox: change.message.seq}
+                if change.sent_seq:
+                    told[sent(change.message.sender_id)] = change.sent_seq
+                for mailbox, seq in told.items():
+                    if self.heads.find(mailbox) is not None:
+                        self.remember(mailbox, Head(seq, int(change.message.timestamp)))
+
+    def remember(self, mailbox: str, head: Head) -> None:
+        """Take it for the next guess, if it is further on."""
+        held = self.heads.use(mailbox)
+        if held is None or held.seq < head.seq:
+            self.heads.put(mailbox, head)
+
 
 class _Together:
     """Messages on their way into the store by one put."""
@@ -73,38 +109,49 @@ class _Together:
     def __init__(self, sender: Sender, jobs: list[Job]) -> None:
         self._sender = sender
         self._left = jobs  # those whose outcome is not known
+        self._heads: dict[str, Head] = {}  # of their mailboxes
+        self._loop = asyncio.get_running_loop()
         self._due = max(job.due for job in jobs)
+        self._fresh_until = self._loop.time() + _FRESH_S
         self._stamps: dict[str, int] = {}  # by message id; of those that are not stored, as far as is known
         self._unsure: Sequence[str] = ()  # message ids of a put that may have been done
 
     async def run(self) -> None:
         """Check, claim the keys, open stamps, put. What is raised is the outcome of all that are left."""
-        heads = self._learn_heads({mailbox for job in self._left for mailbox in job.mailboxes})
         drafts = [job.draft for job in self._left]
-        _, refusals = await together([heads, self._sender.people.refusals(drafts, self._due)])
+        _, refusals = await together([self._learn_heads(), self._sender.people.refusals(drafts, self._due)])
         await self._each(list(zip(self._left, refusals, strict=True)))
-        await self._walk([job for job in self._left if job.key and job.walked != self._head(job.mailbox).seq])
+        await self._walk([job for job in self._left if job.key and job.walked != self._heads[job.mailbox].seq])
         await together([self._stamp(job) for job in self._left])
         tries = 0
         while self._drop_settled():
             taken = await self._try()
-            if not taken:
+            if taken is None:
                 return
             tries += 1
             await asyncio.sleep(random.uniform(0, min(_PAUSE_S * 2**tries, _PAUSE_MAX_S)))  # noqa: S311
             await self._give_way(taken)  # read on as late as can be, so that what is read is still so at the put
+            await self._check_again()
 
     def end(self) -> None:
-        """Close the stamps of what is surely not stored. One that may be is kept until it ends by itself."""
+        """Remember the heads. Close the stamps of what is surely not stored; others are left to end by themselves."""
+        for mailbox, head in self._heads.items():
+            self._sender.remember(mailbox, head)
         for message_id in self._stamps.keys() - set(self._unsure):
             self._sender.stamps.drop(message_id)
 
-    async def _learn_heads(self, mailboxes: set[str]) -> None:
-        unknown = [mailbox for mailbox in mailboxes if self._sender.heads.use(mailbox) is None]
+    async def _learn_heads(self) -> None:
+        """Take what is remembered, read the others. From then on these are ours: keys are looked for behind them."""
+        heads = self._heads
+        unknown = []
+        for mailbox in {mailbox for job in self._left for mailbox in job.mailboxes}:
+            head = self._sender.heads.use(mailbox)
+            if head is None:
+                unknown.append(mailbox)
+            else:
+                heads[mailbox] = head
         if unknown:
-            found = await self._sender.boxes.heads(unknown, self._due)
-            for mailbox, head in zip(unknown, found, strict=True):
-                self._sender.heads.put(mailbox, head)
+            heads.update(zip(unknown, await self._sender.boxes.heads(unknown, self._due), strict=True))
 
     async def _each(self, refused: list[tuple[Job, TidingsError | None]]) -> None:
         """Tell who is refused, unless their key was used; claim the keys of the others."""
@@ -124,7 +171,7 @@ class _Together:
             if job.key is None:
                 base = None
             elif refusal is None:
-                base = await self._sender.keys.claim(job.key, self._head(job.mailbox).seq, self._due)
+                base = await self._sender.keys.claim(job.key, self._heads[job.mailbox].seq, self._due)
             else:
                 base = await self._sender.keys.find_base(job.key, self._due)
         except TidingsError as error:
@@ -142,10 +189,10 @@ class _Together:
         self._drop_settled()
 
     async def _read_on(self, mailbox: str, jobs: Sequence[Job]) -> None:
-        head = self._head(mailbox)
+        head = self._heads[mailbox]
         keyed = {job.key.name: job for job in jobs if job.key is not None}
         if not keyed:
-            self._sender.heads.put(mailbox, await self._sender.boxes.head(mailbox, self._due))
+            self._heads[mailbox] = await self._sender.boxes.head(mailbox, self._due)
             return
         after = min(head.seq, *(job.walked for job in keyed.values()))
         async for item in self._sender.boxes.walk(mailbox, after, self._due):
@@ -155,7 +202,7 @@ class _Together:
                 await self._repeat(job, head.seq)
                 if all(one.is_settled for one in jobs):
                     return  # nobody is left who must know how far it goes
-        self._sender.heads.put(mailbox, head)
+        self._heads[mailbox] = head
         for job in keyed.values():
             job.walked = head.seq
 
@@ -170,14 +217,34 @@ class _Together:
         except TidingsError as error:
             self._tell(job, error)
 
-    async def _try(self) -> set[str]:
-        """Put what is left behind the heads as they are known; gives the mailboxes where somebody was there first."""
+    async def _check_again(self) -> None:
+        """Decide anew by rights, and take new stamps, once those are so old that it matters."""
+        if self._loop.time() < self._fresh_until or not self._drop_settled():
+            return
+        self._fresh_until = self._loop.time() + _FRESH_S
+        refusals = await self._sender.people.refusals([job.draft for job in self._left], self._due)
+        for job, refusal in zip(self._left, refusals, strict=True):
+            if refusal is not None:
+                self._tell(job, refusal)
+        self._drop_settled()
+        await together([self._stamp(job) for job in self._left])
+
+    async def _try(self) -> set[str] | None:
+        """Put what is left behind the heads as they are known; None once it is done.
+
+        Else it is not, and these are the mailboxes where somebody was there first.
+        """
         posts = self._number()
         ids = [post.message.message_id for job, post in zip(self._left, posts, strict=True) for _ in job.mailboxes]
         boxes = [mailbox for job in self._left for mailbox in job.mailboxes]
         self._unsure = ids
         try:
             await self._put(posts)
+        except Busy:
+            self._unsure = ()
+            if self._loop.time() >= self._due - _PAUSE_MAX_S:
+                raise
+            return set()
         except Unmet as unmet:
             if not _is_ours(unmet.checks, ids):
                 self._unsure = ()
@@ -186,20 +253,20 @@ class _Together:
         for job, post in zip(self._left[:], posts, strict=True):
             del self._stamps[post.message.message_id]
             head = Head(post.message.seq, int(post.message.timestamp))
-            self._sender.heads.put(job.mailbox, head)
+            self._heads[job.mailbox] = head
             if job.copies:
-                self._sender.heads.put(job.copies, Head(post.sent_seq, head.timestamp))
+                self._heads[job.copies] = Head(post.sent_seq, head.timestamp)
             self._tell(job, _written(post))
-        return set()
+        return None
 
     async def _give_way(self, taken: set[str]) -> None:
-        self._sender.conflicts += 1
+        self._sender.conflicts += bool(taken)
         for mailbox in taken:
             await self._read_on(mailbox, [job for job in self._left if job.mailbox == mailbox])
 
     def _number(self) -> list[Posted]:
         """Seqs behind the heads; timestamps by the stamps, but later than what is before them in each mailbox."""
-        heads = {mailbox: self._head(mailbox) for job in self._left for mailbox in job.mailboxes}
+        heads = dict(self._heads)
         posts: list[Posted] = []
         for job in self._left:
             draft = job.draft
@@ -229,16 +296,17 @@ class _Together:
             for item in puts
         ]
         if len(requests) == 1:
-            await self._sender.driver.write("put_item", self._due, **requests[0])
+            await self._sender.driver.write("put_item", self._due, patience=self._fresh_until, **requests[0])
             return
         writes = [{"Put": request} for request in requests]
         token = uuid4().hex
         await self._sender.driver.write(
-            "transact_write_items", self._due, TransactItems=writes, ClientRequestToken=token
+            "transact_write_items",
+            self._due,
+            patience=self._fresh_until,
+            TransactItems=writes,
+            ClientRequestToken=token,
         )
-
-    def _head(self, mailbox: str) -> Head:
-        return self._sender.heads.use(mailbox) or NO_HEAD
 
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, TidingsError):
