@@ -171,13 +171,14 @@ async def test_nothing_lasts_longer_than_it_may(tables: DynamoPlace, door: Betwe
     assert (await here.send(private(ann, bob))).value.seq == 1
 
 
-async def test_messages_and_keys_survive_a_bad_line(tables: DynamoPlace, door: Between) -> None:
+@pytest.mark.parametrize("seed", range(3))
+async def test_messages_and_keys_survive_a_bad_line(tables: DynamoPlace, door: Between, seed: int) -> None:
     """A fifth of the calls is lost, unanswered or throttled; senders repeat until told: all is there once."""
     good = await tables.serve()
     users = [await sign_up(good, name) for name in ("ann", "bob", "carol", "eve")]
     group = await gather_group(good, *users)
     nodes = [await tables.serve(through=door.url, write_wait_s=0.5) for _ in range(2)]
-    chance = random.Random(5)
+    chance = random.Random(seed)
 
     def fault(talk: Talk) -> None:
         if chance.random() < 0.2:

@@ -121,7 +121,7 @@ class _Together:
         drafts = [job.draft for job in self._left]
         _, refusals = await together([self._learn_heads(), self._sender.people.refusals(drafts, self._due)])
         await self._each(list(zip(self._left, refusals, strict=True)))
-        await self._walk([job for job in self._left if job.key and job.walked != self._heads[job.mailbox].seq])
+        await self._walk()
         await together([self._stamp(job) for job in self._left])
         tries = 0
         while self._drop_settled():
@@ -157,12 +157,12 @@ class _Together:
         """Tell who is refused, unless their key was used; claim the keys of the others."""
         await together([self._admit(job, refusal) for job, refusal in refused])
         self._drop_settled()
-        earlier = [job for job, refusal in refused if refusal is not None and not job.is_settled]
+        earlier = [(job, refusal) for job, refusal in refused if refusal is not None and not job.is_settled]
         if earlier:
-            await self._walk(earlier)
-            for job, refusal in refused:
-                if refusal is not None:
-                    self._tell(job, refusal)
+            for mailbox in {job.mailbox for job, _ in earlier}:
+                await self._read_on(mailbox)
+            for job, refusal in earlier:
+                self._tell(job, refusal)
             self._drop_settled()
 
     async def _admit(self, job: Job, refusal: TidingsError | None) -> None:
@@ -182,25 +182,30 @@ class _Together:
         elif refusal is not None:
             self._tell(job, refusal)
 
-    async def _walk(self, jobs: Sequence[Job]) -> None:
-        """Look for messages of keys, up to the ends of their mailboxes; whose is found is told so."""
-        for mailbox in {job.mailbox for job in jobs}:
-            await self._read_on(mailbox, [job for job in jobs if job.mailbox == mailbox])
-        self._drop_settled()
+    async def _walk(self) -> None:
+        """Look for the messages of keys in all slots up to the heads that we know; whose is found is told so.
 
-    async def _read_on(self, mailbox: str, jobs: Sequence[Job]) -> None:
-        head = self._heads[mailbox]
-        keyed = {job.key.name: job for job in jobs if job.key is not None}
+        No put may be made before: what another node stored for a key is behind its base, and before the head.
+        """
+        while behind := {job.mailbox for job in self._left if job.key and job.walked != self._heads[job.mailbox].seq}:
+            for mailbox in behind:
+                await self._read_on(mailbox)
+            self._drop_settled()
+
+    async def _read_on(self, mailbox: str) -> None:
+        """Learn the head of a mailbox; on the way there, look for the messages of all keys that are left in it."""
+        keyed = {job.key.name: job for job in self._left if job.mailbox == mailbox and job.key}
         if not keyed:
             self._heads[mailbox] = await self._sender.boxes.head(mailbox, self._due)
             return
+        head = self._heads[mailbox]
         after = min(head.seq, *(job.walked for job in keyed.values()))
         async for item in self._sender.boxes.walk(mailbox, after, self._due):
             head = Head(items.plain(item, "seq"), items.plain(item, "ts"))
             job = keyed.get(item["intent"]["B"]) if "intent" in item else None
             if job is not None and not job.is_settled:
                 await self._repeat(job, head.seq)
-                if all(one.is_settled for one in jobs):
+                if all(one.is_settled for one in self._left):
                     return  # nobody is left who must know how far it goes
         self._heads[mailbox] = head
         for job in keyed.values():
@@ -262,7 +267,9 @@ class _Together:
     async def _give_way(self, taken: set[str]) -> None:
         self._sender.conflicts += bool(taken)
         for mailbox in taken:
-            await self._read_on(mailbox, [job for job in self._left if job.mailbox == mailbox])
+            await self._read_on(mailbox)
+        self._drop_settled()
+        await self._walk()
 
     def _number(self) -> list[Posted]:
         """Seqs behind the heads; timestamps by the stamps, but later than what is before them in each mailbox."""
