@@ -4,6 +4,7 @@
 # make check   format, lint, types and all tests: what a change must pass
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in a minute or so, with more noise
 # make foreign the clients that others wrote, by npm, without which some tests are skipped
+# make standin a server of DynamoDB's API, by pip, likewise
 # make pins    bring every pinned version up to date
 
 VENV ?= .venv
@@ -11,12 +12,13 @@ PY := $(VENV)/bin/python
 RUN := $(VENV)/.run-is-ready
 DEV := $(VENV)/.dev-is-ready
 FOREIGN := tests/foreign/node_modules/.is-ready
+STANDIN := build/standin/.is-ready
 ARGS ?=
 # Tests mostly wait for servers, so one more at a time than there are cores; JOBS=0 runs them in one process.
 JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run venv test test-slow lint types check bench bench-quick foreign pins clean
+.PHONY: run venv test test-slow lint types check bench bench-quick foreign standin pins clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
@@ -60,6 +62,14 @@ $(DEV): requirements-dev.txt $(RUN)
 # Exact versions by package.json; a lock file would have the addresses of whatever registry was used.
 $(FOREIGN): tests/foreign/package.json
 	@cd tests/foreign && npm install --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
+# In an environment of its own: it pins what it needs to versions that are not ours.
+standin: $(STANDIN)
+
+$(STANDIN): tests/standin/requirements.txt | $(PY)
+	@$(PY) -m venv build/standin
+	@build/standin/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(PY):

@@ -17,7 +17,7 @@ def test_every_command_is_listed() -> None:
     """The table has each command that help shows, with its arguments in their order, and options that it has."""
     commands = {command.name: command for command in offered()}
     listed = [row[0].strip("`").removeprefix("tidings ") for row in rows(CLI, "## The commands")]
-    names = {"", "user", "group"}
+    names = {"", "user", "group", "store"}
     for line in listed:
         words = line.split()
         name = " ".join(word for word in words if word.islower() and not word.startswith("-"))

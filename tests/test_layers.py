@@ -88,11 +88,25 @@ def test_nothing_imports_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_a_driver_is_imported_only_by_its_store() -> None:
-    """SQLite's driver stands behind the Store; nothing else may know that it is there."""
-    users = {name for name, path in NAMES.items() for module, _ in imports(path) if module.partition(".")[0] == "apsw"}
+@pytest.mark.parametrize(
+    ("drivers", "where"),
+    [({"apsw"}, "store.sqlite"), ({"aiobotocore", "botocore"}, "store.dynamodb.driver")],
+    ids=["sqlite", "dynamodb"],
+)
+def test_a_driver_is_imported_only_by_its_store(drivers: set[str], where: str) -> None:
+    """A store's driver stands behind the Store; nothing else may know that it is there."""
+    users = {name for name, path in NAMES.items() for module, _ in imports(path) if module.partition(".")[0] in drivers}
     assert users
-    assert all(name.startswith("store.sqlite") for name in users), users
+    assert all(name.startswith(where) for name in users), users
+
+
+def test_a_store_is_imported_only_when_asked_for() -> None:
+    """Each store's package is imported by a function, when it runs: what it needs may not be installed."""
+    for name, path in NAMES.items():
+        for other, is_late in ours(path):
+            package = other.split(".")[:2]
+            if package[0] == "store" and len(package) == 2 and package[1] == "dynamodb":
+                assert is_late or name.startswith("store.dynamodb"), f"{name} always imports {other}"
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(ROOT)))

@@ -2,7 +2,7 @@
 
 TIDINGS_TEST_DYNAMODB names a server that is there already (http://HOST:PORT). Otherwise it is the first installed of:
 
-- ministack (`make standins`, from PyPI, MIT): one thread, so that each call is atomic.
+- ministack (`make standin`, from PyPI, MIT): one thread, so that each call is atomic.
 - dynoxide (`cargo install dynoxide-rs`, MIT or Apache): over SQLite; knows no point-in-time recovery.
 
 Not moto: its transactions copy whole tables. Not dynalite: it has no transactions.
@@ -42,7 +42,7 @@ def endpoint() -> str:
     dynoxide = _found("dynoxide", Path.home() / ".cargo" / "bin")
     if dynoxide:
         return _started([dynoxide, "--host", "127.0.0.1", "--port", str(port), "--log", "quiet"], port, {})
-    pytest.skip(f"no server of DynamoDB's API: neither ministack (make standins) nor dynoxide is there, nor {ENDPOINT}")
+    pytest.skip(f"no server of DynamoDB's API: neither ministack (make standin) nor dynoxide is there, nor {ENDPOINT}")
 
 
 def _found(name: str, where: Path) -> str | None:

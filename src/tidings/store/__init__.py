@@ -13,8 +13,11 @@ Every implementation keeps these promises; `tests/test_store.py` holds each of t
   in that order, whole commits at a time. A message visible to `read` is visible to `changes`, and the other way round.
   Elsewhere a write's news has no positions (all 0) until the feed numbers it.
 - Once: with a `Key` seen before and the same content, a write changes nothing and returns what it returned then; with
-  other content it raises `KeyReused`. Only successes are remembered, for at least 24 hours.
-- Snapshots: each read sees one state of the store, at least as new as every write that returned before it began.
+  other content it raises `KeyReused`. Only successes are remembered, for at least 24 hours. Its news is empty, but
+  without positions the first call's again, since nobody may have been told.
+- Snapshots: each read sees one state of the store, at least as new as every write that returned before it began. Where
+  many nodes write (no positions), that is so of each mailbox by itself, which is never given with a hole; and a list of
+  members may lag by a moment.
 """
 
 from collections.abc import Callable, Sequence
