@@ -17,6 +17,7 @@ import pytest
 from tests.examples import scenes
 from tests.offered import offered
 from tests.pages import PAGES, ROOT, anchors, codes, fences, links, named_files, prose, rows
+from tests.standin import ENDPOINT
 from tidings.api.openapi import STATUS
 from tidings.api.query import KEY_CHARS
 from tidings.cli import flag, variable
@@ -61,7 +62,7 @@ def test_settings_targets_and_codes_that_are_named_are_there(page: Path) -> None
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     settings = [field.name for field in fields(Settings)]
     flags = {*_bench_flags(), *(name for command in offered() for name in command.flags)}
-    variables = {*map(variable, settings), *OTHERS}
+    variables = {*map(variable, settings), *OTHERS, ENDPOINT}
     for code in codes(page):
         assert {*re.findall(r"--[a-z][\w-]*", code)} <= flags, code
         assert {*re.findall(r"\bTIDINGS_[A-Z]\w+", code)} <= variables, code
