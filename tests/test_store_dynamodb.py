@@ -242,15 +242,16 @@ async def test_a_put_that_is_held_up_is_decided_by_the_rights_of_then(
     """Ann's put is throttled until Bob has blocked her on another node: she is refused, within a second or so."""
     ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
     await here.send(private(ann, bob))
-    checks: list[str] = []
+    begun = asyncio.Event()
 
     def hold_up(talk: Talk) -> None:
-        checks.extend([talk.operation] if talk.operation == "GetItem" else [])
-        if talk.operation == "TransactWriteItems" and len(checks) < 3:
+        if talk.operation == "TransactWriteItems":
+            begun.set()
             throttle(talk)
 
     door.fault = hold_up
     sending = asyncio.ensure_future(here.send(private(ann, bob)))
+    await begun.wait()
     await there.block(bob, ann)
     with pytest.raises(Refused):
         await sending

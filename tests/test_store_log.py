@@ -108,6 +108,16 @@ async def test_a_mailbox_keeps_the_order_of_its_senders_calls(store: Store, ann:
     assert [f.message.message for f in found] == [str(n) for n in range(50)]
 
 
+async def test_copies_keep_the_order_of_their_senders_calls(store: Store, ann: str, bob: str, carol: str) -> None:
+    """Ann and Bob write to three in turn, all at once: each mailbox, and the copies of each, are in the calls' order."""
+    drafts = [private((ann, bob)[n // 3 % 2], (ann, bob, carol)[n % 3], str(n)) for n in range(120)]
+    await asyncio.gather(*(store.send(draft) for draft in drafts))
+    for mailbox in (own(ann), own(bob), own(carol), sent(ann), sent(bob)):
+        numbers = [int(f.message.message) for f in await store.read([Start(mailbox)], 1_000)]
+        assert numbers == sorted(numbers)
+        assert len(numbers) == 40
+
+
 @pytest.mark.logged
 async def test_a_write_returns_the_news_of_its_whole_commit(store: LoggedStore) -> None:
     """The batches that concurrent writes return are disjoint or the same, cover the log, and equal its news."""
