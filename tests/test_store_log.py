@@ -109,7 +109,7 @@ async def test_a_mailbox_keeps_the_order_of_its_senders_calls(store: Store, ann:
 
 
 async def test_copies_keep_the_order_of_their_senders_calls(store: Store, ann: str, bob: str, carol: str) -> None:
-    """Ann and Bob write to three in turn, all at once: each mailbox, and the copies of each, are in the calls' order."""
+    """Ann and Bob write to three in turn, all at once: mailboxes and copies are in the order of the calls."""
     drafts = [private((ann, bob)[n // 3 % 2], (ann, bob, carol)[n % 3], str(n)) for n in range(120)]
     await asyncio.gather(*(store.send(draft) for draft in drafts))
     for mailbox in (own(ann), own(bob), own(carol), sent(ann), sent(bob)):

@@ -188,7 +188,7 @@ class Lanes:
         size = 0
         while (job_ := line.first()) is not None and len(chosen) < TOGETHER_MAX:
             lanes = [self._lanes[mailbox] for mailbox in job_.mailboxes]
-            is_free = all((not lane.is_held or lane in held) for lane in lanes)
+            is_free = all(lane.first() is job_ and (not lane.is_held or lane in held) for lane in lanes)
             size += (_json_bytes(job_.draft.message) + _OVERHEAD) * len(lanes)
             if not is_free or (chosen and size > _BYTES_MAX) or (job_.key is not None and job_.key.name in keys):
                 break
