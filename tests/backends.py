@@ -155,6 +155,7 @@ class Wires(Protocol):
     async def leave(self, feed: Feed) -> None:
         """Close what was started here."""
 
+
 _SEATS_MAX = 64
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import PLACES, WIRES, Place, Wires, sign_up
+from tests.backends import PLACES, LocalWires, Place, Wires, sign_up
 from tests.nodes import NEVER_S, Served, join, memory_of, served
 from tidings.feed.local import LocalFeed
 from tidings.store import Store
@@ -25,10 +25,10 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.close()
 
 
-@pytest.fixture(params=WIRES)
-async def wires(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> AsyncIterator[Wires]:
-    """What connects feeds, of every kind; made after `place`, so that feeds end before their stores."""
-    made = WIRES[request.param](tmp_path)
+@pytest.fixture
+async def wires(place: Place, tmp_path: Path) -> AsyncIterator[LocalWires]:
+    """What connects the processes of one server; made after `place`, so that feeds end before their stores."""
+    made = LocalWires(tmp_path)
     yield made
     await made.close()
 

@@ -50,7 +50,7 @@ class RedisServer:
     def call(self, *command: Any) -> Any:
         """Somebody with a shell."""
         with redis.Redis(port=self.port, socket_timeout=5.0) as client:
-            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return client.execute_command(*command)
 
     def keys(self, name: str) -> list[bytes]:
         """The keys of that name, whichever store they belong to."""

@@ -88,11 +88,12 @@ def test_nothing_imports_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_a_driver_is_imported_only_by_its_store() -> None:
-    """SQLite's driver stands behind the Store; nothing else may know that it is there."""
-    users = {name for name, path in NAMES.items() for module, _ in imports(path) if module.partition(".")[0] == "apsw"}
+@pytest.mark.parametrize(("driver", "home"), [("apsw", "store.sqlite"), ("redis", "feed.redis")])
+def test_a_driver_is_imported_only_at_its_home(driver: str, home: str) -> None:
+    """A driver stands behind the Store, or the Feed; nothing else may know that it is there."""
+    users = {name for name, path in NAMES.items() for module, _ in imports(path) if module.partition(".")[0] == driver}
     assert users
-    assert all(name.startswith("store.sqlite") for name in users), users
+    assert all(name == home or name.startswith(f"{home}.") for name in users), users
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,7 +1,7 @@
 """The feed of many nodes: one stream on Valkey or Redis, that numbers what is published and gives the timestamps.
 
-*Numbers.* A script (`turn.lua`) takes news in and numbers its changes 1, 2, 3, ...; each node reads the stream and knows
-by the numbers that nothing is missing. A jump (the stream was trimmed before it was read), and another identity (the
+*Numbers.* A script (`turn.lua`) takes news in and numbers its changes 1, 2, 3, ...; each node reads the stream and
+knows by the numbers that nothing is missing. A jump (the stream was trimmed before it was read), and another identity (the
 server was restarted, flushed, or another became primary), reset the listener. The server is news, not truth: it needs
 no persistence. Where several are replicated it must refuse what no replica confirms (`min-replicas-to-write 1`, with a
 `min-replicas-max-lag` shorter than a failover takes), and evict nothing (`maxmemory-policy noeviction`).
@@ -113,7 +113,9 @@ class RedisFeed:
         self._after = after
         self._running = asyncio.create_task(self._run(), name="tidings-feed")
         caught_up = asyncio.create_task(self._catch_up_first())
-        await asyncio.wait([self._running, caught_up], timeout=self._bounds.start_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [self._running, caught_up], timeout=self._bounds.start_s, return_when=asyncio.FIRST_COMPLETED
+        )
         caught_up.cancel()
         if self._running.done():
             self._running.result()

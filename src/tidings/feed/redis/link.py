@@ -33,7 +33,7 @@ class Door:
         self.keys = [*(prefix + name for name in _KEYS), f"{prefix}taken:{node}"]
         self.news = self.keys[1]
         try:
-            self._pool: ConnectionPool[Any] = ConnectionPool.from_url(
+            self._pool = ConnectionPool.from_url(
                 url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0), driver_info=None
             )
         except ValueError as error:
@@ -45,8 +45,8 @@ class Door:
         link = Link(self, asking, reading, within_s)
         try:
             async with asyncio.timeout(within_s):
-                await asking.connect()
-                await reading.connect()
+                await asking.connect()  # type: ignore[no-untyped-call]
+                await reading.connect()  # type: ignore[no-untyped-call]
                 await link.load()
         except AuthenticationError as error:
             await link.close()
@@ -60,7 +60,7 @@ class Door:
         return link
 
     def _connection(self) -> Connection:
-        return cast(Connection, self._pool.make_connection())
+        return cast(Connection, self._pool.make_connection())  # type: ignore[no-untyped-call]
 
 
 class Link:

@@ -118,11 +118,10 @@ def stamped(batch: Batch) -> list[Stamped]:
 def read_entry(raw: Sequence[object]) -> Entry:
     """An entry as the server gives it. Raises msgspec.MsgspecError, ValueError if it is none of ours."""
     match raw:
-        case [bytes(place), [_, bytes(header), *rest]]:
-            number, _, beat = place.partition(b"-")
-            packed = rest[1] if rest else b""
-            assert isinstance(packed, bytes)
-            return Entry(Place(int(number), int(beat)), _unpack_header(header), packed)
+        case [bytes(place), [_, bytes(header), _, bytes(packed)]]:
+            return Entry(_place(place), _unpack_header(header), packed)
+        case [bytes(place), [_, bytes(header)]]:
+            return Entry(_place(place), _unpack_header(header), b"")
     raise ValueError(f"no entry of a feed: {raw!r:.200}")
 
 
@@ -135,6 +134,11 @@ def unpack_changes(entry: Entry) -> list[Change]:
     first = entry.place.number - header.count + 1
     later = dict(header.later)
     return [_unpack(change, first + index, later.get(index)) for index, change in enumerate(told)]
+
+
+def _place(raw: bytes) -> Place:
+    number, _, beat = raw.partition(b"-")
+    return Place(int(number), int(beat))
 
 
 def _pack(change: Change) -> _Told | str:
