@@ -30,7 +30,8 @@ class Freshness:
         self._until = -1.0  # fresh up to this moment
         self._reached = Place(0, 0)
         self._put: deque[tuple[Place, float]] = deque()  # what is to be read back, and a moment before it was asked for
-        self._waiting: list[tuple[float, asyncio.Future[None]]] = []
+        self._waiting: dict[asyncio.Future[None], float] = {}  # since when
+        self._asked_at = -1.0  # the last of these
 
     def is_fresh(self) -> bool:
         """Whether the proof is recent enough."""
@@ -45,7 +46,12 @@ class Freshness:
     def is_asked(self) -> bool:
         """Whether somebody waits for a newer proof than any that is under way."""
         latest = self._put[-1][1] if self._put else self._until - self._fresh_s
-        return any(since > latest for since, _ in self._waiting)
+        return bool(self._waiting) and self._asked_at >= latest
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether something has been in the feed for longer than proof lasts, and was not read back."""
+        return bool(self._put) and self.clock() - self._put[0][1] > self._fresh_s
 
     def put(self, place: Place, at: float) -> None:
         """Something was put into the feed at this place, and asked for after that moment."""
@@ -65,22 +71,22 @@ class Freshness:
     def give_up(self) -> None:
         """There is no link: nothing can be proved."""
         self._put.clear()
-        for _, waiter in self._waiting:
+        for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(no_feed())
 
     async def prove(self, on_asked: Callable[[], None]) -> None:
         """Wait until a moment after this call is proved; `on_asked` sees to it. Raises FeedUnavailable."""
-        entry = (self.clock(), asyncio.get_running_loop().create_future())
-        self._waiting.append(entry)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = self._asked_at = self.clock()
         on_asked()
         try:
             async with asyncio.timeout(self._fresh_s):
-                await entry[1]
+                await waiter
         except TimeoutError as error:
             raise no_feed() from error
         finally:
-            self._waiting.remove(entry)
+            del self._waiting[waiter]
 
     def _prove(self) -> None:
         at = None
@@ -90,7 +96,7 @@ class Freshness:
             return
         self._on_lag(self.clock() - at)
         self._until = at + self._fresh_s
-        for since, waiter in self._waiting:
+        for waiter, since in self._waiting.items():
             if since <= at and not waiter.done():
                 waiter.set_result(None)
 

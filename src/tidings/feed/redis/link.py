@@ -17,7 +17,7 @@ from tidings.feed.redis.wire import Ask, Entry, Place, Told, pack_ask, read_entr
 
 _TURN = files(__package__).joinpath("turn.lua").read_bytes()
 _KEYS = ("feed", "news", "open", "opened", "expired", "anew")
-_ENTRIES = 500  # read at a time: 3 ms of work for the loop
+_ENTRIES = 200  # read at a time: 1 ms of work for the loop
 
 
 class Broken(Exception):
@@ -37,7 +37,7 @@ class Door:
                 url, protocol=2, socket_timeout=None, retry=Retry(NoBackoff(), 0), driver_info=None
             )
         except ValueError as error:
-            raise StartError(f"--feed: {error}") from error
+            raise StartError("--feed must be redis://HOST:PORT/DB or rediss://HOST:PORT/DB") from error
 
     async def open(self, within_s: float) -> "Link":
         """A link, ready for use. Raises Broken; StartError if we are not let in."""

@@ -98,7 +98,12 @@ class Outbox:
             if batches and (len(batches) == self._bounds.turn_max or size > self._bounds.turn_bytes_max):
                 break
             batches.append(held)
-        opens = [entry for entry in self._opens if not entry[1].done()]
+        opens: list[tuple[str, asyncio.Future[int]]] = []
+        for name, opening in self._opens:
+            if opening.done():
+                self.drop(name)  # who asked has gone, and an earlier turn may have opened it
+            else:
+                opens.append((name, opening))
         self._opens.clear()
         drops = list(self._drops)
         self._drops.clear()
@@ -119,12 +124,9 @@ class Outbox:
                 opening.set_result(stamp)
 
     def unload(self, load: Load) -> None:
-        """It is unknown whether the turn was done: batches are offered again, stamps that may be open are closed."""
+        """It is unknown whether the turn was done: it is asked again, which changes nothing that was done."""
         self._drops.extend(load.drops)
-        for name, opening in load.opens:
-            self.drop(name)
-            if not opening.done():
-                opening.set_exception(no_feed())
+        self._opens.extendleft(reversed(load.opens))
 
     def applied(self, position: int) -> None:
         """The listener has applied the feed up to here."""
@@ -140,12 +142,11 @@ class Outbox:
         self._waiting.extendleft(reversed(self._taken))
         self._taken.clear()
 
-    def refuse_opens(self) -> None:
-        """There is no link: nobody waits for a stamp."""
-        for _, opening in self._opens:
-            if not opening.done():
-                opening.set_exception(no_feed())
-        self._opens.clear()
+    async def drain(self, within_s: float) -> None:
+        """Wait until all that waits now was told, but not longer than that."""
+        waiting = [held.done for held in self._by_batch.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=within_s)
 
     def _add(self, batch: Batch, packed: bytes, count: int) -> Held:
         self._numbers += 1
