@@ -227,8 +227,8 @@ class CountedFeed:
 class RedisWires:
     """A redis-server of the test's own, or the one that TIDINGS_TEST_REDIS names."""
 
-    def __init__(self, directory: Path) -> None:
-        self._server = None if URL else RedisServer(directory)
+    def __init__(self, directory: Path, *more: str) -> None:
+        self._server = None if URL and not more else RedisServer(directory, *more)
         self.floor = HeldFloor()
         self._started: list[Feed] = []
 

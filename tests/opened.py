@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import PLACES, LocalWires, Place, Wires, sign_up
+from tests.backends import PLACES, LocalWires, Place, RedisWires, Wires, sign_up
 from tests.nodes import NEVER_S, Served, join, memory_of, served
+from tests.redis_nodes import Cluster
 from tidings.feed.local import LocalFeed
 from tidings.store import Store
 
@@ -31,6 +32,14 @@ async def wires(place: Place, tmp_path: Path) -> AsyncIterator[LocalWires]:
     made = LocalWires(tmp_path)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Nodes of nothing but a feed, on a redis-server of the test's own."""
+    wires = RedisWires(tmp_path)
+    yield Cluster(wires)
+    await wires.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A real redis-server of the test's own: on a free port of the loopback, without persistence, ended by its pid."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -45,6 +46,7 @@ class RedisServer:
         with self._log.open("ab") as log:
             command = [*self._command, "--port", str(self.port), *self._more]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        atexit.register(self.kill)  # whatever becomes of the test
         until(self._answers, what=f"the redis-server at {self.port} does not answer")
 
     def call(self, *command: Any) -> Any:
@@ -77,6 +79,8 @@ class RedisServer:
     def _answers(self) -> bool:
         try:
             return bool(self.call("PING"))
+        except redis.AuthenticationError:
+            return True
         except redis.ConnectionError:
             return False
 

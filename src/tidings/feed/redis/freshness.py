@@ -46,7 +46,7 @@ class Freshness:
     def is_asked(self) -> bool:
         """Whether somebody waits for a newer proof than any that is under way."""
         latest = self._put[-1][1] if self._put else self._until - self._fresh_s
-        return bool(self._waiting) and self._asked_at >= latest
+        return bool(self._waiting) and self._asked_at > latest
 
     @property
     def is_overdue(self) -> bool:
