@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.server import until
 
@@ -51,7 +53,7 @@ class RedisServer:
 
     def call(self, *command: Any) -> Any:
         """Somebody with a shell."""
-        with redis.Redis(port=self.port, socket_timeout=5.0) as client:
+        with redis.Redis(port=self.port, socket_timeout=5.0, retry=Retry(NoBackoff(), 0)) as client:
             return client.execute_command(*command)
 
     def keys(self, name: str) -> list[bytes]:

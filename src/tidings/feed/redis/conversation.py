@@ -195,6 +195,7 @@ class Conversation:
             seed="" if is_linked else secrets.token_hex(16),
             found=found,
             floor=self.floor.raised,
+            shown=-1 if is_linked else self.settling.now,
             keep=bounds.keep,
             expire_ms=bounds.expire_ms,
             ahead_ms=bounds.ahead_ms,

@@ -36,14 +36,18 @@ if not id or held[2] ~= server then
   clock = math.max(clock, ask.found)
   began = clock
   if began > 0 then
-    -- Stamps that an earlier feed gave may be open still. They are later than this (the floor is at most one `ahead`
-    -- before the clock, and they are no older than `expire`), and it expires no sooner than they do.
-    redis.call('ZADD', open, math.max(0, began - ask.expire_ms - ask.ahead_ms), '')
+    -- Stamps that an earlier feed gave may be open still. They are later than this: than what it said to be settled,
+    -- and than `expire` before its last moment, which was at most `ahead` before the floor. It expires as they would.
+    redis.call('ZADD', open, math.max(ask.shown + 1, began - ask.expire_ms - ask.ahead_ms), '')
     redis.call('ZADD', opened, 0, '')
   end
 elseif ask.id ~= '' and ask.id ~= id then
   return cmsgpack.pack({id = id})
 else
+  local before = redis.call('ZSCORE', open, '')
+  if before and tonumber(before) <= ask.shown then -- another node has heard more of the earlier feed
+    redis.call('ZADD', open, ask.shown + 1, '')
+  end
   age = age + math.max(0, math.min(STEP_MS, now - tonumber(held[7])))
   if ask.found > floor then -- a node that begins brings a floor that something else has raised: an import
     floor, clock = ask.found, math.max(clock, ask.found)

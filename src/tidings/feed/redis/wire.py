@@ -39,12 +39,17 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct):
-    """A turn's question; times in ms, `found` a floor read from the store (-1: not read), `floor` one raised there."""
+    """A turn's question; times in ms.
+
+    `found` is a floor read from the store (-1: not read), `floor` one raised there; `shown` what an earlier feed may
+    have said to be settled.
+    """
 
     id: str
     seed: str
     found: int
     floor: int
+    shown: int
     keep: int
     expire_ms: int
     ahead_ms: int
