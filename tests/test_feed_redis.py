@@ -103,6 +103,34 @@ async def test_a_server_that_forgets(cluster: Cluster) -> None:
     assert first.texts == second.texts == ["after"]
 
 
+async def test_what_a_server_took_and_forgot_is_told_all_the_same(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """News is taken, and the server forgets it before anybody read it: it is published again, and then answered."""
+    first, second = await cluster.join(), await cluster.join()
+    real, may_read = Link.read, asyncio.Event()
+
+    async def held_up(link: Link, after: Place, wait_s: float) -> list[Entry]:
+        entries = await real(link, after, wait_s)
+        if any(entry.packed for entry in entries):
+            await may_read.wait()
+        return entries
+
+    monkeypatch.setattr(Link, "read", held_up)
+    saying = [asyncio.create_task(first.say(str(n))) for n in range(10)]
+    (taken,) = cluster.wires.server.keys("news")
+    await eventually(lambda: any(b"e" in fields for _, fields in cluster.wires.server.call("XRANGE", taken, "-", "+")))
+    identity = first.feed.identity
+    cluster.wires.server.call("FLUSHALL")
+    await eventually(lambda: first.feed.identity == second.feed.identity != identity)
+    assert not any(task.done() for task in saying)
+    may_read.set()
+    await asyncio.gather(*saying)
+    await eventually(lambda: second.texts == [str(n) for n in range(10)])
+    assert first.told.changes == second.told.changes
+    assert first.told.resets[0] == second.told.resets[0] == 0
+
+
 async def test_a_server_that_forgets_its_script(cluster: Cluster) -> None:
     """SCRIPT FLUSH: the nodes bring it again, nothing is missed, and nothing begins anew."""
     first, second = await cluster.join(), await cluster.join()

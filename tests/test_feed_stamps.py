@@ -210,7 +210,7 @@ async def test_a_mailbox_stays_in_order_behind_a_message_told_late(cluster: Clus
     await teller.feed.publish(Batch(0, 0, (Posted(0, own("eve"), _message("copy", copy), 8),)))
     await teller.feed.publish(posted("elsewhere", elsewhere, "elsewhere", own("carol")))
     told = timestamps(teller.told)
-    assert stamp <= other < told["late"] < told["behind"]
+    assert stamp <= other <= told["late"] < told["behind"]
     assert told["late"] < told["copy"]
     assert told["elsewhere"] == elsewhere
     assert teller.counts.anew == 3
@@ -274,6 +274,20 @@ async def test_what_comes_too_late_from_before_a_restart_is_told_anew(cluster: C
     assert first.counts.anew == 1
 
 
+async def test_what_was_passed_before_a_restart_is_told_anew(cluster: Cluster) -> None:
+    """A stamp expired and was passed, and then the server came back empty: what was shown is not forgotten."""
+    teller = await cluster.join()
+    stamp = await teller.feed.open("late")
+    age(cluster)
+    settled = await teller.feed.settle(stamp, DEADLINE_S)
+    cluster.wires.server.call("FLUSHALL")
+    await eventually(lambda: len(teller.told.resets) == 2)
+    assert teller.feed.settled >= settled
+    await teller.feed.publish(posted("late", stamp, "late"))
+    assert timestamps(teller.told)["late"] > settled
+    assert teller.counts.anew == 1
+
+
 async def test_a_first_start_holds_nothing_back(cluster: Cluster) -> None:
     """Where no stamp was ever given there is nothing to wait for: the first message is settled at once."""
     teller = await cluster.join()
@@ -312,6 +326,26 @@ async def test_without_the_store_no_stamps_are_given(cluster: Cluster, monkeypat
     monkeypatch.undo()
     assert await teller.feed.open("given") >= floor
     await eventually(lambda: opened(cluster) == {"given"})
+
+
+async def test_a_clock_that_can_not_be_followed_stands_still(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's clock is an hour past a floor that can't be raised: nothing above that is settled or stamped."""
+
+    async def away(to: int) -> None:
+        raise StoreUnavailable("store_unavailable", "planted")
+
+    floor = time.time_ns() // 1_000_000 - HOUR_MS
+    await cluster.wires.floor.raise_floor(floor)
+    monkeypatch.setattr(cluster.wires.floor, "raise_floor", away)
+    teller = await cluster.join(msgspec.structs.replace(BRISK, publish_s=0.1))
+    with pytest.raises(Unavailable):
+        await teller.feed.open("refused")
+    await teller.feed.publish(posted("told", floor - 1, "told"))
+    age(cluster)
+    assert await teller.feed.settle(floor - 1, DEADLINE_S) == floor - 1
+    for _ in range(3):
+        await teller.feed.catch_up()
+        assert teller.feed.settled == floor - 1
 
 
 def _message(name: str, timestamp: int) -> Message:
