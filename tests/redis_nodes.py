@@ -12,6 +12,8 @@ from tidings.feed.redis import RedisFeed
 from tidings.feed.redis.bounds import WIDE, Bounds
 from tidings.model import Altered, Batch, Message, Posted, mint, own
 
+HOUR_MS = 3_600_000
+
 BRISK = msgspec.structs.replace(WIDE, beat_s=0.02)  # so that tests wait for beats no longer than they must
 
 
@@ -70,3 +72,25 @@ async def eventually(predicate: Callable[[], object]) -> None:
                     await never.wait()
             except TimeoutError:
                 continue
+
+
+async def send(teller: Teller, name: str, mailbox: str = own("bob")) -> int:
+    """A message as a store sends it: its stamp is opened, it is stored, it is told. Gives the stamp."""
+    stamp = await teller.feed.open(name)
+    await teller.feed.publish(posted(name, stamp, name, mailbox))
+    return stamp
+
+
+def age(cluster: Cluster, by_ms: int = BRISK.expire_ms) -> None:
+    """Let time go by in which the feed was there."""
+    (feed,) = cluster.wires.server.keys("feed")
+    cluster.wires.server.call("HINCRBY", feed, "age", by_ms)
+
+
+def opened(cluster: Cluster) -> set[str]:
+    """The messages whose stamps are open."""
+    return {
+        name.decode()
+        for key in cluster.wires.server.keys("open")
+        for name in cluster.wires.server.call("ZRANGE", key, 0, -1)
+    }
