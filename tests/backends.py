@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import apsw
+import pytest
 
+from tests.redis_server import URL, RedisServer
 from tests.standin import endpoint
 from tidings.board import Board
 from tidings.config import Settings
 from tidings.feed import Feed, Listener
 from tidings.feed.local import LocalFeed
+from tidings.feed.redis import RedisFeed
+from tidings.feed.redis.bounds import WIDE, Bounds
 from tidings.feed.wakes import Wakes
 from tidings.model import Draft, Found, Group, Key, Message, Start, User, mint
 from tidings.store import LoggedStore, Store, open_store
@@ -243,9 +247,6 @@ class Wires(Protocol):
     async def leave(self, feed: Feed) -> None:
         """Close what was started here."""
 
-    def cut(self) -> None:
-        """From now on nodes are not woken by each other; looking by themselves is all that is left."""
-
 
 _SEATS_MAX = 64
 
@@ -280,7 +281,80 @@ class LocalWires:
             await self.leave(feed)
 
 
-WIRES: dict[str, Callable[[Path], LocalWires]] = {"local": LocalWires}
+class HeldFloor:
+    """A floor as every store keeps one, in memory; raised from outside, the server's clock is behind it."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    async def floor(self) -> int:
+        return self.at
+
+    async def raise_floor(self, to: int) -> None:
+        self.at = max(self.at, to)
+
+
+class CountedFeed:
+    """What a feed counts, to be looked at."""
+
+    def __init__(self) -> None:
+        self.lags: list[float] = []
+        self.resets: list[str] = []
+        self.lost = 0
+        self.anew = 0
+
+    def feed_lag(self, seconds: float) -> None:
+        self.lags.append(seconds)
+
+    def feed_reset(self, why: str) -> None:
+        self.resets.append(why)
+
+    def feed_lost(self) -> None:
+        self.lost += 1
+
+    def stamps_anew(self, count: int) -> None:
+        self.anew += count
+
+
+class RedisWires:
+    """A redis-server of the test's own, or the one that TIDINGS_TEST_REDIS names."""
+
+    def __init__(self, directory: Path, *more: str) -> None:
+        self._server = None if URL and not more else RedisServer(directory, *more)
+        self.floor = HeldFloor()
+        self._started: list[Feed] = []
+
+    async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
+        return await self.start_with(store.generation, listener, CountedFeed(), WIDE, after)
+
+    async def start_with(
+        self, generation: int, listener: Listener, counts: CountedFeed, bounds: Bounds, after: int = 0
+    ) -> RedisFeed:
+        """A started feed, with what only tests of this feed look at and change."""
+        feed = RedisFeed(self.server.url if self._server else URL, generation, self.floor, counts, bounds)
+        self._started.append(feed)
+        await feed.start(after, listener)
+        return feed
+
+    async def leave(self, feed: Feed) -> None:
+        self._started.remove(feed)
+        await feed.close()
+
+    @property
+    def server(self) -> RedisServer:
+        """To do what a server suffers."""
+        if self._server is None:
+            pytest.skip("TIDINGS_TEST_REDIS names a server that is not the test's to stop")
+        return self._server
+
+    async def close(self) -> None:
+        for feed in self._started[:]:
+            await self.leave(feed)
+        if self._server is not None:
+            self._server.kill()
+
+
+WIRES: dict[str, Callable[[Path], LocalWires | RedisWires]] = {"local": LocalWires, "redis": RedisWires}
 
 
 async def sign_up(store: Store, name: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import LOGGED, PLACES, WIRES, LoggedPlace, Place, Wires, sign_up
+from tests.backends import LOGGED, PLACES, LocalWires, LoggedPlace, Place, RedisWires, Wires, sign_up
 from tests.nodes import NEVER_S, Served, join, memory_of, served
+from tests.redis_nodes import Cluster
 from tidings.feed.local import LocalFeed
 from tidings.store import LoggedStore, Store
 
@@ -32,12 +33,20 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.close()
 
 
-@pytest.fixture(params=WIRES)
-async def wires(request: pytest.FixtureRequest, place: Place, tmp_path: Path) -> AsyncIterator[Wires]:
-    """What connects feeds, of every kind; made after `place`, so that feeds end before their stores."""
-    made = WIRES[request.param](tmp_path)
+@pytest.fixture
+async def wires(place: Place, tmp_path: Path) -> AsyncIterator[LocalWires]:
+    """What connects the processes of one server; made after `place`, so that feeds end before their stores."""
+    made = LocalWires(tmp_path)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """Nodes of nothing but a feed, on a redis-server of the test's own."""
+    wires = RedisWires(tmp_path)
+    yield Cluster(wires)
+    await wires.close()
 
 
 @pytest.fixture

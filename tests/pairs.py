@@ -1,16 +1,22 @@
 """Nodes that tell each other: a store handle with a feed on it each, and a listener that holds the feed to its word."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from tests.backends import LoggedPlace, Wires, private, sign_up
 from tidings.feed import Feed
-from tidings.model import Batch, Change, Written
+from tidings.model import Batch, Change, Posted, Written
 from tidings.store import LoggedStore
 
 DEADLINE_S = 20.0  # for what takes milliseconds
+
+
+def bare(changes: Sequence[Change]) -> list[Change]:
+    """Changes without the positions that a feed gave them."""
+    return [msgspec.structs.replace(change, position=0) for change in changes]
 
 
 class Recorder:
@@ -41,6 +47,19 @@ class Recorder:
         self.batches.clear()
         self.position = position
         self._news.set()
+
+    @property
+    def message_ids(self) -> list[str]:
+        """Of the messages that were told, in that order."""
+        return [change.message.message_id for change in self.changes if isinstance(change, Posted)]
+
+    async def until_told(self, batch: Batch) -> None:
+        """Wait until the last change of a batch that is somewhere published was told."""
+        (last,) = bare(batch.changes[-1:])
+        async with asyncio.timeout(DEADLINE_S):
+            while last not in bare(self.changes):
+                self._news.clear()
+                await self._news.wait()
 
     async def until_position(self, position: int) -> None:
         """Wait until everything up to a position was told."""

@@ -90,23 +90,27 @@ def test_nothing_imports_in_a_circle() -> None:
 
 @pytest.mark.parametrize(
     ("drivers", "where"),
-    [({"apsw"}, "store.sqlite"), ({"aiobotocore", "botocore"}, "store.dynamodb.driver")],
-    ids=["sqlite", "dynamodb"],
+    [
+        ({"apsw"}, "store.sqlite"),
+        ({"aiobotocore", "botocore"}, "store.dynamodb.driver"),
+        ({"redis"}, "feed.redis"),
+    ],
+    ids=["sqlite", "dynamodb", "redis"],
 )
-def test_a_driver_is_imported_only_by_its_store(drivers: set[str], where: str) -> None:
-    """A store's driver stands behind the Store; nothing else may know that it is there."""
+def test_a_driver_is_imported_only_at_its_home(drivers: set[str], where: str) -> None:
+    """A driver stands behind the Store, or the Feed; nothing else may know that it is there."""
     users = {name for name, path in NAMES.items() for module, _ in imports(path) if module.partition(".")[0] in drivers}
     assert users
-    assert all(name.startswith(where) for name in users), users
+    assert all(name == where or name.startswith(f"{where}.") for name in users), users
 
 
-def test_a_store_is_imported_only_when_asked_for() -> None:
-    """Each store's package is imported by a function, when it runs: what it needs may not be installed."""
+@pytest.mark.parametrize("package", ["store.dynamodb", "feed.redis"])
+def test_what_needs_an_extra_is_imported_only_when_asked_for(package: str) -> None:
+    """Such a package is imported by a function, when it runs: what it needs may not be installed."""
     for name, path in NAMES.items():
         for other, is_late in ours(path):
-            package = other.split(".")[:2]
-            if package[0] == "store" and len(package) == 2 and package[1] == "dynamodb":
-                assert is_late or name.startswith("store.dynamodb"), f"{name} always imports {other}"
+            if other == package or other.startswith(f"{package}."):
+                assert is_late or name == package or name.startswith(f"{package}."), f"{name} always imports {other}"
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: str(path.relative_to(ROOT)))

@@ -2,12 +2,16 @@
 
 Every implementation keeps these promises; `tests/test_feed.py` holds each of them against every one.
 
-- One order: each listener is given every change once, in the order of positions, whole batches at a time.
+- One order: each listener is given every change once, in the order of positions, whole batches at a time. Positions
+  are the store's where it keeps its own news; elsewhere the feed numbers what is published.
 - No silent gap: if changes may have been missed, `reset` is called instead, and what follows begins there.
 - Told before answered: when `publish` returned, this node's listener has applied the batch, and every other node will
-  (on one machine: before it answers its next read).
+  (on one machine: before it answers its next read; elsewhere: before it next is fresh, a second later at the most).
+  When it raised, the batch may be told later all the same.
 - Freshness is proved: `is_fresh` is true only if this node's listener has applied every change that was acknowledged,
-  by whichever node, before the call.
+  by whichever node, before the call; on many machines, every change acknowledged a second before it, or by this node.
+- Settled: no message that is told from now on has a timestamp that was `settled` by then, whatever clocks do. A feed
+  that begins anew may say less than the one before it.
 """
 
 from typing import Protocol
