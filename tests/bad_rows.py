@@ -62,8 +62,7 @@ def rows() -> list[Row]:
     gets = [good_row(operation, good) for operation, good in GOOD.items() if operation not in POSTS]
     made += [row for good in gets for row in unwanted_body_rows(good)]
     made += [row for operation, good in POSTS.items() for row in _body_rows(good_row(operation, good), good)]
-    to_group = _body_rows(good_row("POST /v1/messages/send", SEND_TO_GROUP), SEND_TO_GROUP)
-    made += [replace(row, name=f"to a group, {row.name}") for row in to_group]
+    made += [replace(row, name=f"to a group, {row.name}") for row in send_rows(SEND_TO_GROUP)]
     made += [
         *_method_rows(),
         *_path_rows(),
@@ -75,6 +74,11 @@ def rows() -> list[Row]:
         *wire_rows(),
     ]
     return made
+
+
+def send_rows(good: Good) -> list[Row]:
+    """What can be wrong with the body of a send."""
+    return list(_body_rows(good_row("POST /v1/messages/send", good), good))
 
 
 def _body_rows(good: Row, good_call: Good) -> Iterator[Row]:
