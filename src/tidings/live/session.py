@@ -68,14 +68,15 @@ class Session:
 
     __slots__ = (
         *("_boxes", "_cursor", "_digest", "_encode", "_ending", "_first", "_interrupted", "_is_live", "_marks"),
-        *("_messages", "_node", "_outlet", "_question"),
+        *("_messages", "_node", "_outlet", "_question", "_turns"),
     )
 
-    def __init__(self, messages: Messages, node: Node, question: Question, encode: Encode) -> None:
+    def __init__(self, messages: Messages, node: Node, question: Question, encode: Encode, turns: asyncio.Lock) -> None:
         self._messages = messages
         self._node = node
         self._question = question
         self._encode = encode
+        self._turns = turns
         self._cursor = question.cursor or NOW
         self._boxes: tuple[str, ...] = ()
         self._is_live = False
@@ -139,6 +140,9 @@ class Session:
     def take(self, news: Sequence[News], position: int) -> None:
         """Write what the tail hands over."""
         if not self._is_live or not news:
+            return
+        if len(news) > PAGE:  # this node stood still for a while; so much is given page by page
+            self._fall_back()
             return
         if self._outlet.is_full:
             self._is_live = False  # until it is drained
@@ -211,11 +215,12 @@ class Session:
             if is_all and reading.until == self._node.tail.position:
                 self._marks, self._digest, self._is_live = reading.marks(), reading.digest, True
                 self._outlet.heartbeat(self._cursor)
+            elif not is_all:
+                async with self._turns:  # one page of all streams a turn of the loop: in between, others are answered
+                    await asyncio.sleep(0)
 
     async def _begin(self) -> Reading:
         """A reading from the cursor; from then on the tail hands over what it does not give."""
-        if not self._node.tail.is_open:
-            self.drained()
         reading = await self._messages.begin(self._question_from(self._cursor))
         boxes = reading.mailboxes
         if boxes != self._boxes:
@@ -223,6 +228,8 @@ class Session:
             self._node.tail.subscribe(self, boxes)
             self._boxes = boxes
             self._node.feed.expect_news()
+        if not self._node.tail.is_open:  # looked at only now: who subscribed too late was not told
+            self.drained()
         return reading
 
     async def _give(self, reading: Reading) -> bool:

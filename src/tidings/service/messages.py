@@ -144,6 +144,7 @@ class Messages:
             is_last = question.timestamp is None and not more
             yield Answer(page.messages, reading.cursor(more) if is_last else None, more, page.expired)
             if more:
+                await asyncio.sleep(0)  # others are answered in between
                 await node.freshen()
                 reading.follow(await node.directory.entry(question.user_id))
                 page = await reading.next(question.limit)

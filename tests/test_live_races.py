@@ -1,0 +1,130 @@
+"""Streams in rare interleavings, held open on purpose: none is forgotten, none is given more than it takes."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from tests.backends import Place, Wires, private, sign_up
+from tests.nodes import Served, interpose, join
+from tidings.live import Event, Session, Streams
+from tidings.live.session import PAGE
+from tidings.service import Question
+from tidings.store import Store
+
+pytest_plugins = "tests.opened"
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 5.0
+
+
+class Page:
+    """An outlet that takes everything, and keeps how many messages were written at a time."""
+
+    is_full = False
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.sizes: list[int] = []
+        self.on_write: Callable[[], None] = lambda: None
+
+    def write(self, events: Sequence[Event]) -> None:
+        self.on_write()
+        self.events += events
+        self.sizes.append(len(events))
+
+    def heartbeat(self, cursor: str) -> None:
+        pass
+
+    def expired(self) -> None:
+        pass
+
+
+def session_of(node: Served, user: str, cursor: str) -> Session:
+    return Streams(node.messages, node.messages._node).holding(Question(user, cursor))
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not happened():  # noqa: ASYNC110  # no event tells of it
+            await asyncio.sleep(0)
+
+
+async def test_a_server_that_stops_sends_away_who_is_just_opening(
+    alone: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob's stream is being opened, his groups are read from the store, when the server begins to stop: he is told."""
+    bob = await sign_up(alone.store, "bob")
+    cursor = (await alone.poll(bob)).cursor
+    alone.memory.reset(alone.feed.position)
+
+    async def stop() -> None:
+        alone.memory._tail.drain()
+
+    interpose(monkeypatch, alone.store, "find_profile", stop)
+    with session_of(alone, bob, cursor) as session:
+        await session.open()
+        ending = await asyncio.wait_for(session.run(Page()), DEADLINE_S)
+    assert ending.code == "shutting_down"
+
+
+async def test_what_a_node_missed_is_not_written_at_once(place: Place, store: Store, wires: Wires) -> None:
+    """A node stood still while others sent a thousand messages: its streams are given them a page at a time."""
+    node = await join(place, store, wires)
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    page = Page()
+    with session_of(node, bob, "now") as session:
+        await session.open()
+        running = asyncio.create_task(session.run(page))
+        await until(lambda: session._is_live)
+        await asyncio.gather(*(store.send(private(ann, bob, str(n))) for n in range(3 * PAGE)))
+        await node.feed.catch_up()
+        await until(lambda: len(page.events) == 3 * PAGE)
+        session.end()
+        await running
+    assert max(page.sizes) <= PAGE
+
+
+class Turns:
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._loop = asyncio.get_running_loop()
+        self._next = self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self.count += 1
+        self._next = self._loop.call_soon(self._turn)
+
+    def stop(self) -> None:
+        self._next.cancel()
+
+
+async def test_a_long_backlog_leaves_others_their_turn(alone: Served) -> None:
+    """Bob's streams and polls have far to read, all of it in memory: between two pages of theirs the loop goes on."""
+    ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
+    cursor = (await alone.poll(bob)).cursor
+    for n in range(4 * PAGE):
+        await alone.messages.send(ann, bob, str(n), False, None)
+    turns, outlets = Turns(), [Page() for _ in range(3)]
+    written: list[int] = []
+    with ExitStack() as stack:
+        streams = Streams(alone.messages, alone.messages._node)
+        sessions = [stack.enter_context(streams.holding(Question(bob, cursor=cursor))) for _ in outlets]
+        for session in sessions:
+            await session.open()
+        for outlet in outlets:
+            outlet.on_write = lambda: written.append(turns.count)
+        running = [asyncio.create_task(session.run(outlet)) for session, outlet in zip(sessions, outlets, strict=True)]
+        await until(lambda: all(session._is_live for session in sessions))
+        for session in sessions:
+            session.end()
+        await asyncio.gather(*running)
+    assert len(written) == 4 * len(outlets)
+    later = written[len(outlets) :]  # the first page of each was asked for before
+    assert sorted(set(later)) == later
+    asked = [turns.count async for _ in alone.messages.pages(Question(bob, cursor=cursor, limit=PAGE))]
+    assert sorted(set(asked)) == asked
+    turns.stop()
