@@ -128,3 +128,26 @@ async def test_a_long_backlog_leaves_others_their_turn(alone: Served) -> None:
     asked = [turns.count async for _ in alone.messages.pages(Question(bob, cursor=cursor, limit=PAGE))]
     assert sorted(set(asked)) == asked
     turns.stop()
+
+
+async def test_what_is_sent_while_a_stream_is_opened_comes_at_once(
+    place: Place, store: Store, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ann's message is committed by another node after Bob's has looked for news and before he is subscribed: his node
+    does not wait for its next look, which may be ten seconds away."""
+    here, there = await join(place, store, wires), await join(place, store, wires)
+    ann, bob = await sign_up(there.store, "ann"), await sign_up(there.store, "bob")
+    cursor = (await here.poll(bob)).cursor
+    here.memory.reset(here.feed.position)
+
+    async def send() -> None:
+        await there.messages.send(ann, bob, "hello", False, None)
+
+    interpose(monkeypatch, here.store, "find_profile", send)
+    page = Page()
+    with session_of(here, bob, cursor) as session:
+        await session.open()
+        running = asyncio.create_task(session.run(page))
+        await until(lambda: len(page.events) == 1)
+        session.end()
+        await running

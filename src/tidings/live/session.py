@@ -228,6 +228,7 @@ class Session:
             self._node.tail.subscribe(self, boxes)
             self._boxes = boxes
             self._node.feed.expect_news()
+            await self._node.freshen()  # else what was committed since the reading began waits for the next look
         if not self._node.tail.is_open:  # looked at only now: who subscribed too late was not told
             self.drained()
         return reading
