@@ -7,6 +7,8 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -154,6 +156,37 @@ def test_a_place_that_is_not_there(served: Path, tmp_path: Path) -> None:
     """A directory that does not exist, and a --store that is no URL, are one line each."""
     assert "No such file" in Shell().refused("backup", tmp_path / "no" / "kept.db", "--store", store_url(served))
     assert "--store must be" in Shell().refused("backup", tmp_path / "kept.db", "--store", "kept.db", code=2)
+
+
+@contextmanager
+def only_others_may(directory: Path) -> Iterator[None]:
+    """Nobody's permissions, root's neither: files are touched as another user."""
+    directory.chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        directory.chmod(0o700)
+
+
+def test_what_may_not_be_touched(served: Path, tmp_path: Path) -> None:
+    """Without the permission, to read the store or to write the copy, or with a name too long: one line says so."""
+    shell, kept, copies = Shell(), tmp_path / "kept.db", tmp_path / "copies"
+    shell.json("backup", kept, "--store", store_url(served))
+    copies.mkdir()
+    for directory, arguments, code in (
+        (served, ("backup", tmp_path / "other.db", "--store", store_url(served)), 1),
+        (copies, ("backup", copies / "kept.db", "--store", f"sqlite:///{kept}"), 1),
+        (copies, ("restore", kept, "--store", store_url(copies)), 1),
+        (served, ("doctor", "--store", store_url(served)), 2),
+    ):
+        with only_others_may(directory):
+            assert "Permission denied" in shell.refused(*arguments, code=code)
+    for command, code in (("backup", 1), ("restore", 1), ("doctor", 2)):
+        assert "File name too long" in shell.refused(command, "x" * 300, "--store", store_url(served), code=code)
 
 
 def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:

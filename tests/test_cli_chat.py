@@ -146,6 +146,47 @@ def test_who_and_with_whom(cast: Cast) -> None:
     assert cast.shell.refused("chat", eve, "--group", cast.hikers)
 
 
+def test_what_is_typed_while_the_server_is_away(tmp_path: Path) -> None:
+    """The server is killed under Ann's words: they are sent when it is back, once, in order, and Bob sees them so."""
+    data, said = tmp_path / "data", ["is anybody", "still", "there"]
+    with ServerProcess.start(data) as server:
+        shell = Shell(server.url, tmp_path)
+        cast = Cast(shell, shell.done("user", "create", "ann"), shell.done("user", "create", "bob"), "")
+        ann, bob = (
+            cast.at_a_terminal(*pair) for pair in ((cast.ann, "--with", cast.bob), (cast.bob, "--with", cast.ann))
+        )
+        port = server.url.rpartition(":")[2]
+        server.kill()
+        for line in said:
+            ann.type(f"{line}\r")
+        ann.expect(f"not sent yet: {said[0]} .*Connection refused")
+        with ServerProcess.start(data, "--port", port):
+            for terminal, name in ((ann, "ann"), (bob, "bob")):
+                expect_prompt(terminal, name, said[-1] + r"\s")
+                terminal.type(CTRL_D)
+                assert terminal.wait() == 0
+            kept = [message["message"] for message in shell.json("read", cast.bob)["messages"]]
+    assert kept == said
+    for terminal in (ann, bob):
+        assert [len(lines_of(terminal, line)) for line in said] == [1, 1, 1]
+        assert terminal.text.count("The server answers again.") == 1
+
+
+@pytest.mark.parametrize(("key", "code"), [(CTRL_D, 1), (CTRL_C, 130)], ids=["Ctrl-D", "Ctrl-C"])
+def test_what_was_never_sent_is_said(tmp_path: Path, key: str, code: int) -> None:
+    """The server does not come back: ended, chat says what was perhaps not sent, and what surely was not."""
+    with ServerProcess.start(tmp_path / "data") as server:
+        shell = Shell(server.url, tmp_path)
+        bob = shell.done("user", "create", "bob")
+        talking = Cast(shell, bob, bob, "").at_a_terminal(bob, "--with", bob)
+        server.kill()
+        talking.type("one\rtwo\r")
+        expect_prompt(talking, "bob", "not sent yet: one")
+        talking.type(key)
+        talking.expect("not sent: two", talking.expect("perhaps not sent: one"))
+        assert talking.wait() == code
+
+
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
     """The server is killed while Bob talks, and comes back: it is said once, and what is said later is shown."""
     data = tmp_path / "data"
@@ -159,7 +200,7 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
         with ServerProcess.start(data, "--port", port) as again:
             body = {"senderId": bob, "receiverId": bob, "message": "still there"}
             httpx.post(f"{again.url}/v1/messages/send?type=private", json=body).raise_for_status()
-            talking.expect("still there")
+            expect_prompt(talking, "bob", "still there")
             talking.type(CTRL_D)
             assert talking.wait() == 0
     assert talking.text.count("Trying again") == 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -37,6 +38,10 @@ Target = Annotated[
     Path, typer.Argument(metavar="TARGET", help="The file to write, or a directory for one with the time in its name.")
 ]
 Backup = Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that tidings backup wrote.")]
+Looked = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="A backup to look over, instead of the store.", show_default=False),
+]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A history: one JSON object a line (docs/testing.md).")]
 
 
@@ -67,7 +72,7 @@ def restore(backup: Backup, store: Store = STORE, force: ForceAside = False, as_
     return told.code
 
 
-def doctor(store: Store = STORE, as_json: Json = False) -> int:
+def doctor(file: Looked = None, store: Store = STORE, as_json: Json = False) -> int:
     """Look a store, or a backup, over: for damage, holes, wrong order, orphans; while it is served or not.
 
     Ends with 0 if nothing is wrong, with 1 if something is, with 2 if it could not look. Nothing is changed.
@@ -76,7 +81,7 @@ def doctor(store: Store = STORE, as_json: Json = False) -> int:
 
     with _told(as_json, WRONG_USE) as told:
         with _status() as status:
-            found = examine(_checked(store), status)
+            found = examine(f"sqlite:///{quote(str(file))}" if file else _checked(store), status)
         told.show(found, _diagnosis(found))
         told.code = FAILED if found.findings else 0
     return told.code
@@ -92,7 +97,7 @@ def check_history(file: File, as_json: Json = False) -> int:
     with _told(as_json, WRONG_USE) as told:
         try:
             verdict = check(read_history(file))
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise UpkeepError(str(error)) from None
         anomalies = [{"kind": a.kind, "text": a.text, "events": a.events} for a in verdict.anomalies]
         told.show({"counts": dict(verdict.counts), "anomalies": anomalies}, verdict.report())
@@ -120,14 +125,15 @@ def _told(as_json: bool, code: int) -> Iterator[_Told]:
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield told
-    except (UpkeepError, StartError) as error:
-        told.code = code if isinstance(error, UpkeepError) else WRONG_USE  # a --store that names none
+    except (UpkeepError, StartError, OSError) as error:
+        told.code = WRONG_USE if isinstance(error, StartError) else code  # a --store that names none
+        detail = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         if as_json:
             import msgspec
 
-            sys.stderr.write(msgspec.json.encode({"detail": str(error)}).decode() + "\n")
+            sys.stderr.write(msgspec.json.encode({"detail": detail}).decode() + "\n")
         else:
-            complain(str(error), told.code)
+            complain(detail, told.code)
     finally:
         signal.signal(signal.SIGTERM, before)
 
