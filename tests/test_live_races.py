@@ -125,8 +125,15 @@ async def test_a_long_backlog_leaves_others_their_turn(alone: Served) -> None:
     assert len(written) == 4 * len(outlets)
     later = written[len(outlets) :]  # the first page of each was asked for before
     assert sorted(set(later)) == later
-    asked = [turns.count async for _ in alone.messages.pages(Question(bob, cursor=cursor, limit=PAGE))]
-    assert sorted(set(asked)) == asked
+    asked: list[int] = []
+
+    async def ask() -> None:
+        async for _ in alone.messages.pages(Question(bob, cursor=cursor, limit=PAGE)):
+            asked.append(turns.count)
+
+    await asyncio.gather(ask(), ask(), ask())
+    assert len(asked) == 3 * 4
+    assert sorted(set(asked[3:])) == asked[3:]
     turns.stop()
 
 

@@ -68,15 +68,14 @@ class Session:
 
     __slots__ = (
         *("_boxes", "_cursor", "_digest", "_encode", "_ending", "_first", "_interrupted", "_is_live", "_marks"),
-        *("_messages", "_node", "_outlet", "_question", "_turns"),
+        *("_messages", "_node", "_outlet", "_question"),
     )
 
-    def __init__(self, messages: Messages, node: Node, question: Question, encode: Encode, turns: asyncio.Lock) -> None:
+    def __init__(self, messages: Messages, node: Node, question: Question, encode: Encode) -> None:
         self._messages = messages
         self._node = node
         self._question = question
         self._encode = encode
-        self._turns = turns
         self._cursor = question.cursor or NOW
         self._boxes: tuple[str, ...] = ()
         self._is_live = False
@@ -216,8 +215,7 @@ class Session:
                 self._marks, self._digest, self._is_live = reading.marks(), reading.digest, True
                 self._outlet.heartbeat(self._cursor)
             elif not is_all:
-                async with self._turns:  # one page of all streams a turn of the loop: in between, others are answered
-                    await asyncio.sleep(0)
+                await self._messages.give_way()
 
     async def _begin(self) -> Reading:
         """A reading from the cursor; from then on the tail hands over what it does not give."""

@@ -47,7 +47,6 @@ class Streams:
         self._due: dict[Beating, float] = {}  # in the order of their next heartbeats
         self._timer: asyncio.TimerHandle | None = None
         self._encoded: dict[tuple[int, bool], tuple[Posted, bytes]] = {}
-        self._turns = asyncio.Lock()  # held for one, by who has more of a backlog to write
 
     @property
     def open(self) -> int:
@@ -57,7 +56,7 @@ class Streams:
     def holding(self, question: Question) -> Session:
         """A session that counts from now on, to open and run. Raises TooMany, Unavailable if there are too many."""
         self._messages.hold(question.user_id)
-        return Session(self._messages, self._node, question, self._encode, self._turns)
+        return Session(self._messages, self._node, question, self._encode)
 
     def beating(self, stream: Beating) -> "_Heartbeats":
         """Give a running stream its heartbeats, within a `with`."""
