@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,9 +160,9 @@ def test_a_place_that_is_not_there(served: Path, tmp_path: Path) -> None:
 
 
 @contextmanager
-def only_others_may(directory: Path) -> Iterator[None]:
-    """Nobody's permissions, root's neither: files are touched as another user."""
-    directory.chmod(0)
+def only_others_may(touch: Path) -> Iterator[None]:
+    """Nobody has permissions, and who is root touches files as another user."""
+    touch.chmod(0)
     if os.geteuid() == 0:
         os.seteuid(NOBODY)
     try:
@@ -169,21 +170,31 @@ def only_others_may(directory: Path) -> Iterator[None]:
     finally:
         if os.getuid() == 0:
             os.seteuid(0)
-        directory.chmod(0o700)
+        touch.chmod(0o700)
 
 
-def test_what_may_not_be_touched(served: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def in_the_open() -> Iterator[Path]:
+    """A directory into which other users may look, as they may not into the test's own."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+def test_what_may_not_be_touched(served: Path, in_the_open: Path) -> None:
     """Without the permission, to read the store or to write the copy, or with a name too long: one line says so."""
-    shell, kept, copies = Shell(), tmp_path / "kept.db", tmp_path / "copies"
+    shell, kept, copies = Shell(), in_the_open / "kept.db", in_the_open / "copies"
     shell.json("backup", kept, "--store", store_url(served))
     copies.mkdir()
-    for directory, arguments, code in (
-        (served, ("backup", tmp_path / "other.db", "--store", store_url(served)), 1),
+    for touch, arguments, code in (
+        (served, ("backup", in_the_open / "other.db", "--store", store_url(served)), 1),
         (copies, ("backup", copies / "kept.db", "--store", f"sqlite:///{kept}"), 1),
         (copies, ("restore", kept, "--store", store_url(copies)), 1),
         (served, ("doctor", "--store", store_url(served)), 2),
+        (kept, ("doctor", "--store", f"sqlite:///{kept}"), 2),
+        (kept, ("backup", in_the_open / "other.db", "--store", f"sqlite:///{kept}"), 1),
     ):
-        with only_others_may(directory):
+        with only_others_may(touch):
             assert "Permission denied" in shell.refused(*arguments, code=code)
     for command, code in (("backup", 1), ("restore", 1), ("doctor", 2)):
         assert "File name too long" in shell.refused(command, "x" * 300, "--store", store_url(served), code=code)

@@ -1,15 +1,19 @@
 """`tidings chat`: two people talk, at terminals or through pipes; what is typed is whole, what comes is shown once."""
 
+import asyncio
 import re
 import subprocess
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
+from aiohttp import web
 
 from tests.followed import every_way
+from tests.scene import Foreign, scene
 from tests.server import ServerProcess
 from tests.shell import COMMAND, PATIENCE_S, Shell, Terminal, plain
 from tidings.client.calls import Way
@@ -170,6 +174,48 @@ def test_what_is_typed_while_the_server_is_away(tmp_path: Path) -> None:
     for terminal in (ann, bob):
         assert [len(lines_of(terminal, line)) for line in said] == [1, 1, 1]
         assert terminal.text.count("The server answers again.") == 1
+
+
+@scene
+async def test_a_line_whose_answer_is_lost_is_tried_again_under_its_key(tmp_path: Path) -> None:
+    """The answer says to come back later than a call waits: chat does, with the same key, so nothing is sent twice."""
+    person = {"userId": "ann", "username": "ann", "groups": [], "blocks": []}
+    message = {"senderId": "ann", "recipientId": "ann", "message": "hi", "timestamp": "1", "messageId": "m", "seq": 1}
+    keys: list[str] = []
+    is_sent = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            keys.append(request.headers["Idempotency-Key"])
+            if len(keys) == 1:
+                busy = {"code": "store_unavailable", "detail": "Perhaps.", "retry": True}
+                return web.json_response(busy, status=503, headers={"Retry-After": "60"})
+            is_sent.set()
+            return web.json_response(message)
+        if request.path.startswith("/v1/users"):
+            return web.json_response(person)
+        if request.query["cursor"] != "now" and "wait" in request.query:
+            await is_sent.wait()
+        return web.json_response({"messages": [message] if is_sent.is_set() else None, "cursor": f"c{len(keys)}"})
+
+    async with Foreign(answer) as foreign:
+        chat = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "chat", "ann", "--with", "ann", "--transport", "poll"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=Shell(foreign.url, tmp_path).env,
+        )
+        assert chat.stdin
+        assert chat.stderr
+        chat.stdin.write(b"hi\n")
+        assert await chat.stderr.readline() == b"tidings: not sent yet: hi (Perhaps.) Trying again ...\n"
+        chat.stdin.close()
+        out, errors = await chat.communicate()  # nothing more is said: what is left is tried once more, at once
+    assert (chat.returncode, errors) == (0, b"")
+    assert out.endswith(b"\tann\tann\thi\n")
+    assert len(keys) == 2
+    assert len({*keys}) == 1
 
 
 @pytest.mark.parametrize(("key", "code"), [(CTRL_D, 1), (CTRL_C, 130)], ids=["Ctrl-D", "Ctrl-C"])

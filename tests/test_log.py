@@ -230,4 +230,7 @@ def test_what_nobody_foresaw(what: str, form: str) -> None:
     assert re.search('ERROR|"error"', run.stderr), run.stderr
     assert what == "another's line" or "Error" in run.stderr
     if form == "json":
-        assert events(run.stderr)
+        (told,) = events(run.stderr)
+        if what != "another's line":
+            assert told["kind"] == ("KeyError from ValueError" if what == "a cause" else "ValueError")
+            assert told["frames"]

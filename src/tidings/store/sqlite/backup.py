@@ -77,7 +77,7 @@ def reading(path: Path) -> apsw.Connection:
             raise UpkeepError(f"a restore of {path} was broken off; run it again")
         if not path.is_file():
             raise UpkeepError(f"there is no store at {path}" if not path.exists() else f"{path} is no file")
-        if not os.access(path, os.R_OK):  # of which SQLite says only that it is unable
+        if not os.access(path, os.R_OK, effective_ids=True):  # of which SQLite says only that it is unable
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)  # with its log, which needs an index
         try:
