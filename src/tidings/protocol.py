@@ -119,6 +119,8 @@ class BoundedProtocol(PatientProtocol):
         self.scope["headers"] = headers
         self.scope[CONNECTION] = self  # type: ignore[literal-required]  # a name of ours
         super().on_headers_complete()
+        if self._is_last_call:
+            self.cycle.keep_alive = False
         self._in_body = True
 
     def on_body(self, body: bytes) -> None:
@@ -138,7 +140,7 @@ class BoundedProtocol(PatientProtocol):
         """Take a request that is in no way special, with nothing before it on this connection, if it is one of ours."""
         parser, cycle = self.parser, self.cycle
         is_plain = parser.get_http_version() == "1.1" and parser.should_keep_alive() and not self.flow.write_paused
-        if not is_plain or (cycle is not None and not cycle.response_complete):
+        if not is_plain or self._is_last_call or (cycle is not None and not cycle.response_complete):
             return False
         try:
             method = parser.get_method()
