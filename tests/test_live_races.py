@@ -1,13 +1,15 @@
 """Streams in rare interleavings, held open on purpose: none is forgotten, none is given more than it takes."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pytest
 
 from tests.backends import Place, Wires, private, sign_up
-from tests.nodes import Served, interpose, join
+from tests.nodes import Served, begin, interpose, join
+from tidings.errors import Unknown
 from tidings.live import Event, Session, Streams
 from tidings.live.session import PAGE
 from tidings.service import Question
@@ -155,6 +157,31 @@ async def test_what_is_sent_while_a_stream_is_opened_comes_at_once(
     with session_of(here, bob, cursor) as session:
         await session.open()
         running = asyncio.create_task(session.run(page))
+        await until(lambda: len(page.events) == 1)
+        session.end()
+        await running
+
+
+async def test_a_refused_send_does_not_keep_a_stream_waiting(
+    place: Place, store: Store, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob's node is woken for Ann's message while its own first write waits, which turns out to be refused: the news
+    that the write was to bring comes all the same, not only at the next look."""
+    here, there = await join(place, store, wires), await join(place, store, wires)
+    ann, bob = await sign_up(there.store, "ann"), await sign_up(there.store, "bob")
+    page, gate = Page(), threading.Event()
+    with session_of(here, bob, "now") as session:
+        await session.open()
+        running = asyncio.create_task(session.run(page))
+        await until(lambda: session._is_live)
+        with monkeypatch.context() as patched:
+            patched.setattr(here.store._writer, "_let_pass", gate.wait)  # type: ignore[attr-defined]
+            sending = begin(here, "plain", ann, "nobody", "hello?")
+            await there.messages.send(ann, bob, "hello", False, None)
+            await until(lambda: here.feed._is_put_off)
+            gate.set()
+            with pytest.raises(Unknown):
+                await sending
         await until(lambda: len(page.events) == 1)
         session.end()
         await running
