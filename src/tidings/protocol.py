@@ -64,14 +64,14 @@ class BoundedProtocol(PatientProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, a piece at a time: no more while requests wait behind the one being answered."""
-        data = self.flow.held + data
-        self.flow.held = b""
+        if self.flow.held:
+            data, self.flow.held = self.flow.held + data, b""
         while data and not self._is_refused and self.parser is not None:
             if self.pipeline:
                 self.flow.hold(data)
                 return
-            self._parse(data[:PIECE], data[PIECE:])
-            data = data[PIECE:]
+            piece, data = data[:PIECE], data[PIECE:]
+            self._parse(piece, data)
 
     def _parse(self, data: bytes, behind: bytes) -> None:
         """Parse a piece; what is malformed or over a limit is refused, and the connection ended."""
