@@ -42,6 +42,11 @@ class Ending(msgspec.Struct, frozen=True):
     detail: str
     retry_s: float | None
 
+    @classmethod
+    def by(cls, error: TidingsError) -> "Ending":
+        """What a poll would be refused with; those who are sent away together don't come back so."""
+        return cls(error.code, str(error), None if error.retry_s is None else _spread(error.retry_s))
+
 
 class Outlet(Protocol):
     """What carries a stream. Nothing here waits or fails: what can't be written is for nobody."""
@@ -115,7 +120,7 @@ class Session:
                 await self._pause()
             return self._ending
         except TidingsError as error:
-            return Ending(error.code, str(error), error.retry_s)
+            return Ending.by(error)
         finally:
             self._is_live = False
 
@@ -209,7 +214,7 @@ class Session:
                 tries += 1
                 if tries >= TRIES_MAX:
                     raise
-                await asyncio.sleep((error.retry_s or 0.0) * (1 + secrets.randbelow(501) / 1000))
+                await asyncio.sleep(_spread(error.retry_s or 0.0))
                 continue
             if is_all and reading.until == self._node.tail.position:
                 self._marks, self._digest, self._is_live = reading.marks(), reading.digest, True
@@ -261,3 +266,7 @@ class Session:
 
     def _question_from(self, cursor: str) -> Question:
         return Question(self._question.user_id, cursor=cursor, with_sent=self._question.with_sent, limit=PAGE)
+
+
+def _spread(seconds: float) -> float:
+    return seconds * (1 + secrets.randbelow(501) / 1000)
