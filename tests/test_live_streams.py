@@ -142,7 +142,8 @@ def test_streams_of_a_user_are_few(api: Api, ann: str, bob: str) -> None:
 
 def test_streams_of_all_are_few(tmp_path: Path) -> None:
     """A process holds three at most, of whatever kind and whoever's: the fourth is told to come back, and may later."""
-    with ServerProcess.start(tmp_path, "--waits-max", "3") as server, Api(server.url) as api, ExitStack() as stack:
+    flags = ("--waits-max", "3", "--heartbeat-s", "3600")
+    with ServerProcess.start(tmp_path, *flags) as server, Api(server.url) as api, ExitStack() as stack:
         ann, bob, eve = api.user("ann"), api.user("bob"), api.user("eve")
         first, *_ = [stack.enter_context(closing(opened(api.url, f"{user}/stream"))) for user in (ann, bob)]
         stack.enter_context(sockets.opened(api.url, ann))
