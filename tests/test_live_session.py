@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.backends import Place, Wires, sign_up, to_group
+from tests.backends import Place, Wires, gather_group, sign_up, to_group
 from tests.nodes import Served, join
 from tidings.live import Ending, Event, Session, Streams
 from tidings.model import Group, mint
 from tidings.service import Groups, Node, Question, Users
+from tidings.store import Store
 
 pytest_plugins = "tests.opened"
 pytestmark = pytest.mark.anyio
@@ -203,6 +204,43 @@ async def test_who_never_ran_leaves_nothing(place: Place, wires: Wires) -> None:
     assert node.messages.waits == 0
 
 
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "let in"])
+async def test_what_is_told_together_binds_in_its_order(
+    place: Place, store: Store, wires: Wires, is_removed: bool
+) -> None:
+    """Bob is removed from a group, or let in, by another process, between two messages, and all that is told in one
+    piece: he is given the one that was sent while he was a member, and not the other."""
+    reader = await join(place, store, wires)
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    group = await gather_group(store, ann, *([bob] if is_removed else []))
+    await reader.feed.catch_up()
+    page = Page()
+    with Streams(reader.messages, Life.node(reader)).holding(Question(bob)) as session:
+        await session.open()
+        running = asyncio.create_task(session.run(page))
+        await until_live(session)
+        before = await store.position()
+        await store.send(to_group(ann, group, "first"))
+        await (store.remove_member if is_removed else store.add_member)(group, bob)
+        await store.send(to_group(ann, group, "second"))
+        batch = await store.changes(before, 100)
+        assert len(batch.changes) == 3
+        assert reader.feed.tell(batch)
+        await until_live(session)
+        assert [json.loads(event.encoded)["message"] for event in page.events] == ["first" if is_removed else "second"]
+        session.end()
+        await running
+
+
+async def until_live(session: Session) -> None:
+    """Wait until it has given what there is."""
+    for _ in range(TURNS_MAX):
+        await asyncio.sleep(0)
+        if session._is_live:
+            return
+    raise AssertionError("it does not come to rest")
+
+
 async def test_a_message_to_many_costs_its_readers_alone(place: Place, wires: Wires) -> None:
     """Of a thousand members twenty are connected, as are twenty strangers: what is sent is written to those twenty at
     once, encoded once, and no task of anybody's is woken for it."""
@@ -221,10 +259,8 @@ async def test_a_message_to_many_costs_its_readers_alone(place: Place, wires: Wi
         await session.open()
         running.append(asyncio.create_task(session.run(pages[user])))
         sessions.append(session)
-    for _ in range(TURNS_MAX):
-        if all(session._is_live for session in sessions):
-            break
-        await asyncio.sleep(0)
+    for session in sessions:
+        await until_live(session)
 
     batch = (await writer.store.send(to_group(ann, group, "to all"))).batch
     loop, woken = asyncio.get_running_loop(), []
