@@ -1,6 +1,7 @@
 """`tidings backup` and `tidings restore`: a copy of one moment, put back as a history that says it is another one."""
 
 import os
+import re
 import shutil
 import signal
 import stat
@@ -18,7 +19,7 @@ import pytest
 
 from tests.faults.calls import Line, line_to
 from tests.server import ServerProcess, StartFailed, store_url, until
-from tests.shell import Shell
+from tests.shell import COMMAND, Shell
 
 STORE = "tidings.db"
 NOBODY = 65_500  # an id that no user has
@@ -198,6 +199,17 @@ def test_what_may_not_be_touched(served: Path, in_the_open: Path) -> None:
             assert "Permission denied" in shell.refused(*arguments, code=code)
     for command, code in (("backup", 1), ("restore", 1), ("doctor", 2)):
         assert "File name too long" in shell.refused(command, "x" * 300, "--store", store_url(served), code=code)
+
+
+@pytest.mark.parametrize(
+    ("into", "code", "said"), [("| true", 0, ""), ("> /dev/full", 2, "tidings: it is done, and can't be told: .*\n")]
+)
+def test_what_was_found_can_not_be_told(served: Path, into: str, code: int, said: str) -> None:
+    """Who reads the diagnosis leaves before it comes, which is no fault; or the disk for it is full: one line."""
+    program = f"{' '.join(COMMAND)} doctor --store {store_url(served)} {into}; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=Shell().env, check=False)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert re.fullmatch(said, ended.stderr), ended.stderr
 
 
 def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`tidings backup`, `restore`, `doctor` and `check-history`: looking after a store, with or without a server on it."""
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -115,7 +116,13 @@ class _Told:
     def show(self, value: Any, words: str) -> None:
         import msgspec
 
-        sys.stdout.write((msgspec.json.encode(value).decode() if self._as_json else words) + "\n")
+        try:
+            sys.stdout.write((msgspec.json.encode(value).decode() if self._as_json else words) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+        except OSError as error:
+            raise UpkeepError(f"it is done, and can't be told: {error.strerror}") from None
 
 
 @contextmanager
