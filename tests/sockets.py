@@ -125,10 +125,10 @@ class Raw:
         self._unread = b""
 
     @classmethod
-    def shaken(cls, url: str, user_id: str, **how: int) -> Self:
+    def shaken(cls, url: str, user_id: str, query: str = "", **how: int) -> Self:
         """One whose handshake was accepted."""
         made = cls(url, **how)
-        made.say(handshake(user_id))
+        made.say(handshake(user_id, query=query))
         assert made.head().startswith("HTTP/1.1 101 ")
         return made
 

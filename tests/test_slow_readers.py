@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.api_client import Api
 from tests.readers import reading, texts
 from tests.seats import held_by
 from tests.server import ServerProcess, until
-from tests.sockets import PING, Raw, frame, handshake
+from tests.sockets import CLOSE, PING, Raw, frame, handshake
 from tests.sockets import TEXT as TEXT_FRAME
 
 BUFFER = 4096  # for which the kernel has room at the reader's end
@@ -67,6 +68,42 @@ def test_a_reader_that_does_not_read(tmp_path: Path, transport: str) -> None:
         with reading(transport, server.url, eve, cursor) as reader:
             last = f"{MANY - 1} {TEXT}"
             assert [text.split()[0] for text in texts(reader, last)] == [str(n) for n in range(MANY)]
+
+
+def test_who_reads_again_in_time_is_told_why(tmp_path: Path) -> None:
+    """Eve reads on when she was given up, and finds behind what was written for her the code, and to come back at once;
+    from the last cursor she goes on."""
+    with ServerProcess.start(tmp_path, "--keep-alive-s", "1") as server, Api(server.url) as api:
+        ann, eve = api.user("ann"), api.user("eve")
+        cursor = api.poll(eve)["cursor"]
+        for n in range(MANY):
+            api.private(ann, eve, f"{n} {TEXT}")
+        with Raw.shaken(server.url, eve, query=f"?cursor={cursor}", receive_buffer=BUFFER) as raw:
+            server.wait_for_error("live broke off: the client stopped reading")
+            said = [raw.frame()]
+            while said[-1][0] != CLOSE:
+                said.append(raw.frame())
+        assert said[-1][1] == struct.pack("!H", 4408) + b'{"code":"slow_reader","retry":true,"after":0.0}'
+        given = [json.loads(payload) for opcode, payload in said if opcode == TEXT_FRAME]
+        with reading("websocket", server.url, eve, given[-1]["cursor"]) as reader:
+            rest = texts(reader, f"{MANY - 1} {TEXT}")
+        got = [told["message"]["message"] for told in given] + rest
+        assert [text.split()[0] for text in got] == [str(n) for n in range(MANY)]
+
+
+def test_who_reads_events_again_in_time_is_told_why(tmp_path: Path) -> None:
+    """The same for events: the last one has the code, and that Eve may come back."""
+    with ServerProcess.start(tmp_path, "--keep-alive-s", "1") as server, Api(server.url) as api:
+        ann, eve = api.user("ann"), api.user("eve")
+        cursor = api.poll(eve)["cursor"]
+        for n in range(MANY):
+            api.private(ann, eve, f"{n} {TEXT}")
+        with closing(stalled(server.url, "sse", eve, cursor)) as wire, wire.makefile("rb") as lines:
+            server.wait_for_error("stream broke off: the client stopped reading")
+            fields = [line for line in lines if line.startswith((b"event: ", b"data: "))]
+        assert fields[-2] == b"event: closed\n"
+        told = json.loads(fields[-1].removeprefix(b"data: "))
+        assert (told["code"], told["retry"]) == ("slow_reader", True)
 
 
 @every_stream
