@@ -31,7 +31,7 @@ class Pace:
 
 # Many short rounds, because on a shared machine noise comes and goes within seconds.
 FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 15.0, 180.0)
-QUICK = Pace("quick", 5, 0.15, 0.03, 200_000, 20_000, 2, 2.0, 15.0)
+QUICK = Pace("quick", 3, 0.15, 0.03, 50_000, 5_000, 1, 2.0, 15.0)  # under a minute in all
 
 
 @dataclass
