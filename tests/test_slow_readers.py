@@ -52,7 +52,8 @@ def memory(pid: int) -> int:
 @every_stream
 def test_a_reader_that_does_not_read(tmp_path: Path, transport: str) -> None:
     """Eve opens streams and never reads: they are cut with a word in the log, memory stays, and nothing is missed."""
-    with ServerProcess.start(tmp_path, "--keep-alive-s", "1") as server, Api(server.url) as api, ExitStack() as stack:
+    # Long enough for all to be sent before the kernel, which waits twice as long, finds that nothing is taken.
+    with ServerProcess.start(tmp_path, "--keep-alive-s", "4") as server, Api(server.url) as api, ExitStack() as stack:
         ann, eve = api.user("ann"), api.user("eve")
         cursor = api.poll(eve)["cursor"]
         for _ in range(5):
