@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.followed import every_way
 from tests.scene import Foreign, scene
 from tests.server import ServerProcess
-from tests.shell import COMMAND, PATIENCE_S, Shell, Terminal, plain
+from tests.shell import AWAY, COMMAND, PATIENCE_S, Shell, Terminal, plain
 from tidings.client.calls import Way
 
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -242,7 +242,7 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
         port = server.url.rpartition(":")[2]
         talking = Cast(shell, bob, bob, "").at_a_terminal(bob, "--with", bob)
         server.kill()
-        talking.expect(r"Connection refused\. Trying again")
+        talking.expect(AWAY)
         with ServerProcess.start(data, "--port", port) as again:
             body = {"senderId": bob, "receiverId": bob, "message": "still there"}
             httpx.post(f"{again.url}/v1/messages/send?type=private", json=body).raise_for_status()
