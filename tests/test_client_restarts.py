@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Self
-from urllib.parse import urlsplit
 
 from tests.api_client import Api
 from tests.followed import cast
-from tests.scene import scene
+from tests.scene import Between, scene
 from tests.server import ServerProcess, until
 from tidings import Client, TidingsError, Unreachable
 from tidings.client import Following
@@ -73,34 +71,17 @@ async def test_a_thousand_that_are_sent_away_come_back(tmp_path: Path) -> None:
         server.kill()
 
 
-class Narrow:
+class Narrow(Between):
     """A proxy that lets some kinds of requests to a server pass, and hangs up on those whose paths end in `refused`."""
 
     def __init__(self, url: str) -> None:
-        self._upstream = urlsplit(url)
-        self._tasks: set[asyncio.Task[None]] = set()
+        super().__init__(url)
         self.refused: tuple[str, ...] = ()
         self.last = ""  # the end of the last path that passed
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._carry(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            from_server, to_server = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
+            from_server, to_server = await asyncio.open_connection(self.upstream.hostname, self.upstream.port)
             answers = asyncio.ensure_future(_answer(from_server, writer))
             with suppress(OSError):
                 while (piece := await reader.read(65_536)) and self._passes(piece):

@@ -156,27 +156,6 @@ def test_streams_of_a_user_are_few(api: Api, ann: str, bob: str) -> None:
             assert another.next()["message"] == "hi"
 
 
-def test_streams_of_all_are_few(tmp_path: Path) -> None:
-    """A process holds three at most, of whatever kind and whoever's: the fourth is told to come back, and may later."""
-    flags = ("--waits-max", "3", "--heartbeat-s", "3600")
-    with ServerProcess.start(tmp_path, *flags) as server, Api(server.url) as api, ExitStack() as stack:
-        ann, bob, eve = api.user("ann"), api.user("bob"), api.user("eve")
-        first, *_ = [stack.enter_context(closing(opened(api.url, f"{user}/stream"))) for user in (ann, bob)]
-        stack.enter_context(sockets.opened(api.url, ann))
-        until(lambda: api.counted("tidings_streams") == 3)
-        for path in (f"/v1/messages/{eve}/stream", f"/v1/messages/{eve}?wait=5"):
-            refused(api.get(path), 503, "overloaded")
-        with sockets.opened(api.url, eve) as fourth:
-            code, reason = sockets.closing(fourth)
-            assert (code, reason["code"], reason["retry"]) == (4503, "overloaded", True)
-            assert reason["after"] >= 1
-        first.close()
-        until(lambda: api.counted("tidings_waits") == 2)
-        with sockets.opened(api.url, eve) as third:
-            assert sockets.told(third)["type"] == "heartbeat"
-            refused(api.get(f"/v1/messages/{bob}/stream"), 503, "overloaded")
-
-
 def test_readers_that_take_nothing_hold_up_no_end(tmp_path: Path) -> None:
     """At SIGTERM some streams can't be told, since nobody reads them: the server ends within its time all the same."""
     flags = ("--grace-s", "5", "--waits-per-user-max", "100")

@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.api_client import Api
-from tests.server import ServerProcess
+from tests.server import ServerProcess, memory
 from tests.sockets import Raw, frame, handshake
 
 FLOOD = 30_000  # requests: 30 MB; kept as objects, four times as much
 SENDS = 500  # among them
-
-
-def peak_bytes(pid: int) -> int:
-    """The most that a process had resident so far."""
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(kilobytes) * 1024
 
 
 def get(path: str) -> bytes:
@@ -43,9 +37,6 @@ def send(sender: str, receiver: str, text: str) -> bytes:
     return post("/v1/messages/send?type=private", senderId=sender, receiverId=receiver, message=text)
 
 
-SHOW = get("/healthz")
-
-
 @pytest.mark.parametrize("first", ["show", "send", "wait"])
 def test_who_asks_faster_than_is_answered_fills_no_memory(tmp_path: Path, first: str) -> None:
     """A client writes and writes behind a call of each kind: all is answered, in order, in the memory of a few."""
@@ -54,7 +45,7 @@ def test_who_asks_faster_than_is_answered_fills_no_memory(tmp_path: Path, first:
         begun = {"show": SHOW, "send": send(ann, bob, "first"), "wait": get(f"/v1/messages/{bob}?wait=30")}[first]
         every = FLOOD // SENDS
         flood = [send(ann, ann, str(n // every)) if n % every == 0 else SHOW for n in range(FLOOD)]
-        before = peak_bytes(server.pid)
+        before = memory(server.pid, "VmHWM")
         writer = threading.Thread(target=raw.say, args=(begun + b"".join(flood),), daemon=True)
         writer.start()
         if first == "wait":
@@ -65,7 +56,7 @@ def test_who_asks_faster_than_is_answered_fills_no_memory(tmp_path: Path, first:
         texts = [json.loads(answer)["message"] for answer in answers if b"messageId" in answer]
         assert texts == api.texts(ann) == [str(n) for n in range(SENDS)]
         assert answers.count(b'{"status":"ok"}') == FLOOD - SENDS
-        assert peak_bytes(server.pid) - before < 20_000_000
+        assert memory(server.pid, "VmHWM") - before < 20_000_000
 
 
 def test_all_that_comes_behind_a_handshake_is_read(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Clients that do not read what they are given: what they cost is bounded, they are cut, and leave nothing."""
 
 import json
-import re
 import socket
 import struct
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 from tests.api_client import Api
 from tests.readers import reading, texts
 from tests.seats import held_by
-from tests.server import ServerProcess, until
+from tests.server import ServerProcess, memory, until
 from tests.sockets import CLOSE, PING, Raw, frame, handshake
 from tests.sockets import TEXT as TEXT_FRAME
 
@@ -40,13 +39,6 @@ def stalled(url: str, transport: str, user: str, cursor: str) -> socket.socket:
     raw.say(STREAMS[transport](user, cursor))
     assert raw.wire.recv(9) == b"HTTP/1.1 "
     return raw.wire
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
 
 
 @every_stream

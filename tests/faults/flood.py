@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.server import memory
 
 PATIENCE_S = 60.0  # for an answer, on a machine that others use as well
 
@@ -90,5 +91,4 @@ async def flood(url: str, connections: int, calls: int, make: Callable[[], bytes
 
 def resident_mb(pids: list[int]) -> float:
     """The memory that processes hold together."""
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
-    return sum(int(kb) for text in texts for kb in re.findall(r"VmRSS:\s+(\d+)", text)) / 1024
+    return sum(map(memory, pids)) / 2**20
