@@ -47,15 +47,16 @@ class Row:
     def bytes(self, words: Mapping[str, bytes]) -> bytes:
         """What goes over the wire."""
         if self.raw is not None:
-            return _filled(self.raw, words)
-        body = b"" if self.body is None else _filled(self.body, words)
+            return filled(self.raw, words)
+        body = b"" if self.body is None else filled(self.body, words)
         length = b"" if self.body is None else b"Content-Length: %d\r\n" % len(body)
-        lines = b"".join(_filled(header, words) + b"\r\n" for header in self.headers)
-        head = b"%s %s HTTP/1.1\r\n" % (self.method.encode(), _filled(self.target, words))
+        lines = b"".join(filled(header, words) + b"\r\n" for header in self.headers)
+        head = b"%s %s HTTP/1.1\r\n" % (self.method.encode(), filled(self.target, words))
         return head + self.host + length + lines + b"\r\n" + body
 
 
-def _filled(text: bytes, words: Mapping[str, bytes]) -> bytes:
+def filled(text: bytes, words: Mapping[str, bytes]) -> bytes:
+    """A text with the words of a world in the place of their names."""
     return re.sub(rb"<(\w+)>", lambda found: words[found[1].decode()], text)
 
 

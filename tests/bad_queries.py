@@ -21,6 +21,7 @@ BAD_PARAMS = {
         "<altered> <padded> <next_version> <others> <no_vector> <odd_vector> <endless_vector> %20<cursor> <cursor>%0A"
     ),
 }
+BAD_CURSORS = BAD_PARAMS["bad_cursor"].removeprefix("cursor=").split(" ")
 # Strange, and meant: any integer is a time, 0 or less or nothing is none; an empty cursor is none.
 TAKEN = (
     "timestamp=-1 timestamp=0 timestamp= timestamp=-99999999999999999999999 timestamp=99999999999999999999999999999 "

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tests.bad_doors import door_rows, unwanted_body_rows
 from tests.bad_input import UNKNOWN, Row
 from tests.bad_queries import group_rows, poll_rows
+from tests.bad_streams import stream_rows
 from tests.bad_wire import wire_rows
 from tidings.routes import ROUTES
 
@@ -41,7 +43,6 @@ GOOD = {
 }
 SEND_TO_GROUP = Good("/v1/messages/send?type=group", GROUPWIDE)
 POSTS = {operation: good for operation, good in GOOD.items() if operation.startswith("POST")}
-STREAM, SOCKET = "GET /v1/messages/{userId}/stream", "GET /v1/messages/{userId}/live"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 # No id of anybody: made up, the other kind's, empty but for a space, with NUL, beyond ASCII, and very long.
 NO_USER = (UNKNOWN["user"], "<hikers>", " ", "\0", "\u2603", "../<ann>", "%00", "u" * 10_000)
@@ -57,16 +58,17 @@ def good_row(operation: str, good: Good) -> Row:
 
 def rows() -> list[Row]:
     """The whole table."""
-    made = [row for operation, good in GOOD.items() for row in _door_rows(good_row(operation, good))]
+    made = [row for operation, good in GOOD.items() for row in door_rows(good_row(operation, good))]
+    gets = [good_row(operation, good) for operation, good in GOOD.items() if operation not in POSTS]
+    made += [row for good in gets for row in unwanted_body_rows(good)]
     made += [row for operation, good in POSTS.items() for row in _body_rows(good_row(operation, good), good)]
-    to_group = _body_rows(good_row("POST /v1/messages/send", SEND_TO_GROUP), SEND_TO_GROUP)
-    made += [replace(row, name=f"to a group, {row.name}") for row in to_group]
+    made += [replace(row, name=f"to a group, {row.name}") for row in send_rows(SEND_TO_GROUP)]
     made += [
         *_method_rows(),
         *_path_rows(),
         *_nobody_rows(),
         *_state_rows(),
-        *_stream_rows(),
+        *stream_rows(),
         *poll_rows(),
         *group_rows(),
         *wire_rows(),
@@ -74,40 +76,9 @@ def rows() -> list[Row]:
     return made
 
 
-def _door_rows(good: Row) -> Iterator[Row]:
-    """What is refused before anything is read: foreign pages and hosts, what is too long."""
-    form = b"Content-Type: application/x-www-form-urlencoded"
-    plain = b"Content-Type: text/plain"
-    for origin in (b"https://evil.example", b"null", b"http://localhost:1"):
-        for kind in (form, plain):
-            headers = (b"Origin: " + origin, kind)
-            yield replace(
-                good,
-                name=f"origin {origin.decode()} {kind[14:25].decode()}",
-                status=403,
-                code="foreign_origin",
-                headers=headers,
-            )
-    for site in (b"cross-site", b"same-site"):
-        headers = (b"Sec-Fetch-Site: " + site, b"Sec-Fetch-Dest: empty")
-        yield replace(good, name=site.decode(), status=403, code="foreign_origin", headers=headers)
-    for name, host in (
-        ("foreign host", b"Host: evil.example\r\n"),
-        ("no host", b""),
-        ("empty host", b"Host:\r\n"),
-        ("two hosts", b"Host: localhost\r\nHost: evil.example\r\n"),
-        ("one host twice", b"Host: localhost\r\nHost: localhost\r\n"),
-    ):
-        yield replace(good, name=name, status=403, code="foreign_host", host=host)
-    origins = (b"Origin: http://localhost", b"Origin: http://localhost")
-    yield replace(good, name="one origin twice", status=403, code="foreign_host", headers=origins)
-    joint = b"&" if b"?" in good.target else b"?"
-    longer = good.target + joint + b"x=" + b"x" * 16_384
-    yield replace(good, name="long target", status=414, code="uri_too_long", target=longer, ends=True)
-    long_header = (b"X-Long: " + b"x" * 33_000,)
-    yield replace(good, name="long header", status=431, code="headers_too_large", headers=long_header, ends=True)
-    many = tuple(b"X-%d: x" % n for n in range(4000))
-    yield replace(good, name="many headers", status=431, code="headers_too_large", headers=many, ends=True)
+def send_rows(good: Good) -> list[Row]:
+    """What can be wrong with the body of a send."""
+    return list(_body_rows(good_row("POST /v1/messages/send", good), good))
 
 
 def _body_rows(good: Row, good_call: Good) -> Iterator[Row]:
@@ -142,6 +113,8 @@ def _body_rows(good: Row, good_call: Good) -> Iterator[Row]:
     told = b"Content-Length: %d" % (1 << 40)
     unsent = replace(good, body=None, headers=(told,))
     yield replace(unsent, name="over-long body, not sent", status=413, code="body_too_large", ends=True)
+    asked = (told, b"Expect: 100-continue")
+    yield replace(unsent, name="over-long body, asked for", status=413, code="body_too_large", headers=asked, ends=True)
     yield from _key_rows(good)
 
 
@@ -229,21 +202,6 @@ def _path_rows() -> Iterator[Row]:
     ):
         yield Row(f"path {path}", 404, "unknown_path", target=path.encode())
         yield Row(f"path {path}, POST", 404, "unknown_path", method="POST", target=path.encode(), body=b"{}")
-
-
-def _stream_rows() -> Iterator[Row]:
-    """Streams and sockets: who may not have one, and what is wrong with the query."""
-    for operation in (STREAM, SOCKET):
-        target = operation.partition(" ")[2].replace("{userId}", "<ann>")
-        yield from _door_rows(Row("good", 200, "", operation, target=target.encode()))
-        for query in ("sent=x", "sent=INCLUDE", "sent=include,include"):
-            yield Row(query, 400, "bad_sent", operation, target=f"{target}?{query}".encode())
-        for query in ("cursor=now&cursor=now", "sent=&sent="):
-            yield Row(query, 400, "malformed", operation, target=f"{target}?{query}".encode())
-    for cursor in ("x", "<others>", "<cut>", "<altered>"):
-        target = f"/v1/messages/<ann>/stream?cursor={cursor}"
-        yield Row(f"cursor {cursor}", 400, "bad_cursor", STREAM, target=target.encode())
-    yield Row("no handshake", 426, "upgrade_required", SOCKET, target=b"/v1/messages/<ann>/live")
 
 
 def _nobody_rows() -> Iterator[Row]:

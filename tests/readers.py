@@ -14,7 +14,7 @@ from tests.api_client import Json
 from tests.server import DEADLINE_S
 from tests.sockets import opened, told, told_of
 
-_TRUST = httpx.create_ssl_context()  # made once: each takes 20 ms
+TRUST = httpx.create_ssl_context()  # made once: each takes 20 ms
 
 
 class Reader(Protocol):
@@ -35,7 +35,7 @@ class Polling:
     wait_s = 0.0
 
     def __init__(self, url: str, user_id: str, cursor: str, *, sent: bool = False) -> None:
-        self._client = httpx.Client(base_url=url, timeout=30, verify=_TRUST)
+        self._client = httpx.Client(base_url=url, timeout=30, verify=TRUST)
         self._path = f"/v1/messages/{user_id}"
         self._params = {"limit": "1", "wait": str(self.wait_s), **({"sent": "include"} if sent else {})}
         self.cursor = cursor
@@ -74,7 +74,7 @@ class Events:
         self.cursor = ""
         self.retry = 0  # ms, as last said
         self._queue: queue.Queue[tuple[str, str, Json] | None] = queue.Queue()
-        self._client = httpx.Client(base_url=url, timeout=DEADLINE_S, verify=_TRUST)
+        self._client = httpx.Client(base_url=url, timeout=DEADLINE_S, verify=TRUST)
         self._url = f"/v1/messages/{user_id}/stream"
         self._params = {"sent": "include"} if sent else {}
         self._headers = {}

@@ -1,4 +1,4 @@
-"""Scenes with a foreign server or a bad line in them: `@scene`, `Foreign`, `Line`."""
+"""Scenes with a foreign server or a bad line in them: `@scene`, `Foreign`, `Between`, `Line`."""
 
 import asyncio
 import functools
@@ -58,18 +58,12 @@ class Foreign:
         return await self._answer(request)
 
 
-class Line:
-    """A bad line to a server: each connection breaks after some bytes of answers, which a seed decides; `cuts` counts.
+class Between:
+    """Something between a client and a server that listens at `url`; what becomes of a connection is for its kind."""
 
-    With the first byte gone the whole answer is lost; with a later one, part of it.
-    """
-
-    def __init__(self, url: str, seed: int, bytes_max: int = 1500) -> None:
-        self._upstream = urlsplit(url)
-        self._random = random.Random(seed)
-        self._bytes_max = bytes_max
+    def __init__(self, url: str) -> None:
+        self.upstream = urlsplit(url)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.cuts = 0
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -84,13 +78,30 @@ class Line:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._carry(reader, writer))
+        task = asyncio.ensure_future(self.carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection, from the client and to it, to its end."""
+        raise NotImplementedError
+
+
+class Line(Between):
+    """A bad line to a server: each connection breaks after some bytes of answers, which a seed decides; `cuts` counts.
+
+    With the first byte gone the whole answer is lost; with a later one, part of it.
+    """
+
+    def __init__(self, url: str, seed: int, bytes_max: int = 1500) -> None:
+        super().__init__(url)
+        self._random = random.Random(seed)
+        self._bytes_max = bytes_max
+        self.cuts = 0
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            from_server, to_server = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
+            from_server, to_server = await asyncio.open_connection(self.upstream.hostname, self.upstream.port)
         except OSError:
             writer.transport.abort()
             return

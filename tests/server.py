@@ -55,6 +55,12 @@ def children(pid: int) -> list[int]:
     return [child for _, child in sorted(found)]
 
 
+def memory(pid: int, field: str = "VmRSS") -> int:
+    """A field of /proc/PID/status in bytes: what a process has resident now, or (VmHWM) had at most."""
+    (kilobytes,) = re.findall(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(kilobytes) * 1024
+
+
 class Output:
     """What a process printed so far, read by a thread so that no pipe ever fills."""
 

@@ -27,6 +27,9 @@ COMMAND = [sys.executable, "-W", "error", "-m", "tidings"]
 
 Json = dict[str, Any]
 
+# Of a server that was just killed; the latter by who came while it died, and was not accepted any more.
+AWAY = r"Connection (refused|reset by peer)\. Trying again"
+
 PATIENCE_S = 3 * DEADLINE_S  # a command takes half a second of CPU to begin, and tests run several at a time
 
 

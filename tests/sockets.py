@@ -71,8 +71,16 @@ def closing(on: ClientConnection) -> tuple[int, Json]:
     return on.close_code, json.loads(on.close_reason)
 
 
-def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, reserved: int = 0, is_masked: bool = True) -> bytes:
-    """One frame (RFC 6455, 5.2), well-formed or not."""
+def frame(
+    payload: bytes,
+    opcode: int = TEXT,
+    *,
+    fin: bool = True,
+    reserved: int = 0,
+    is_masked: bool = True,
+    mask: bytes = b"",
+) -> bytes:
+    """One frame (RFC 6455, 5.2), well-formed or not; a mask that is not given is made up."""
     first, length = (fin << 7) | (reserved << 4) | opcode, len(payload)
     mask_bit = is_masked << 7
     if length < 126:
@@ -83,7 +91,7 @@ def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, reserved: int
         head = struct.pack("!BBQ", first, mask_bit | 127, length)
     if not is_masked:
         return head + payload
-    mask = secrets.token_bytes(4)
+    mask = mask or secrets.token_bytes(4)
     return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
 
 
@@ -117,10 +125,10 @@ class Raw:
         self._unread = b""
 
     @classmethod
-    def shaken(cls, url: str, user_id: str, **how: int) -> Self:
+    def shaken(cls, url: str, user_id: str, query: str = "", **how: int) -> Self:
         """One whose handshake was accepted."""
         made = cls(url, **how)
-        made.say(handshake(user_id))
+        made.say(handshake(user_id, query=query))
         assert made.head().startswith("HTTP/1.1 101 ")
         return made
 

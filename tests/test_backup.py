@@ -1,12 +1,16 @@
 """`tidings backup` and `tidings restore`: a copy of one moment, put back as a history that says it is another one."""
 
 import os
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
@@ -15,7 +19,7 @@ import pytest
 
 from tests.faults.calls import Line, line_to
 from tests.server import ServerProcess, StartFailed, store_url, until
-from tests.shell import Shell
+from tests.shell import COMMAND, Shell
 
 STORE = "tidings.db"
 NOBODY = 65_500  # an id that no user has
@@ -154,6 +158,58 @@ def test_a_place_that_is_not_there(served: Path, tmp_path: Path) -> None:
     """A directory that does not exist, and a --store that is no URL, are one line each."""
     assert "No such file" in Shell().refused("backup", tmp_path / "no" / "kept.db", "--store", store_url(served))
     assert "--store must be" in Shell().refused("backup", tmp_path / "kept.db", "--store", "kept.db", code=2)
+
+
+@contextmanager
+def only_others_may(touch: Path) -> Iterator[None]:
+    """Nobody has permissions, and who is root touches files as another user."""
+    touch.chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        touch.chmod(0o700)
+
+
+@pytest.fixture
+def in_the_open() -> Iterator[Path]:
+    """A directory into which other users may look, as they may not into the test's own."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        yield Path(place)
+
+
+def test_what_may_not_be_touched(served: Path, in_the_open: Path) -> None:
+    """Without the permission, to read the store or to write the copy, or with a name too long: one line says so."""
+    shell, kept, copies = Shell(), in_the_open / "kept.db", in_the_open / "copies"
+    shell.json("backup", kept, "--store", store_url(served))
+    copies.mkdir()
+    for touch, arguments, code in (
+        (served, ("backup", in_the_open / "other.db", "--store", store_url(served)), 1),
+        (copies, ("backup", copies / "kept.db", "--store", f"sqlite:///{kept}"), 1),
+        (copies, ("restore", kept, "--store", store_url(copies)), 1),
+        (served, ("doctor", "--store", store_url(served)), 2),
+        (kept, ("doctor", "--store", f"sqlite:///{kept}"), 2),
+        (kept, ("backup", in_the_open / "other.db", "--store", f"sqlite:///{kept}"), 1),
+    ):
+        with only_others_may(touch):
+            assert "Permission denied" in shell.refused(*arguments, code=code)
+    for command, code in (("backup", 1), ("restore", 1), ("doctor", 2)):
+        assert "File name too long" in shell.refused(command, "x" * 300, "--store", store_url(served), code=code)
+
+
+@pytest.mark.parametrize(
+    ("into", "code", "said"), [("| true", 0, ""), ("> /dev/full", 2, "tidings: it is done, and can't be told: .*\n")]
+)
+def test_what_was_found_can_not_be_told(served: Path, into: str, code: int, said: str) -> None:
+    """Who reads the diagnosis leaves before it comes, which is no fault; or the disk for it is full: one line."""
+    program = f"{' '.join(COMMAND)} doctor --store {store_url(served)} {into}; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=Shell().env, check=False)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert re.fullmatch(said, ended.stderr), ended.stderr
 
 
 def test_cursors_and_keys_after_a_restore(tmp_path: Path) -> None:

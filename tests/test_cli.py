@@ -163,6 +163,17 @@ def test_wrong_use_is_said_and_tried_by_nobody(arguments: list[str], words: str,
     assert words in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [(["sned"], "tidings"), (["send", "ann"], "tidings send"), (["group", "add", "x", "--as"], "tidings group add")],
+    ids=" ".join,
+)
+def test_wrong_use_leads_to_the_help(arguments: list[str], path: str, shell: Shell) -> None:
+    """Whoever has mistyped a command is told which page explains it, and that page is there."""
+    assert shell.refused(*arguments, code=2).endswith(f". See: {path} --help\n")
+    assert shell.done(*path.split()[1:], "--help").startswith(f"Usage: {path} ")
+
+
 def test_no_server_is_said_with_what_to_do(shell: Shell, tmp_path: Path) -> None:
     """Where nobody listens, the line says so and names the command that starts a server; the exit code is 3."""
     with ServerProcess.start(tmp_path / "data") as gone:
@@ -180,6 +191,8 @@ async def test_another_web_server_is_said(tmp_path: Path) -> None:
     """Where something else answers, it is not taken for Tidings, and what it says does not reach the terminal raw."""
 
     async def answer(request: web.Request) -> web.Response:
+        if "nobody" in request.path:
+            return web.Response(status=404, text="File not found")
         if "show" in request.path:
             return web.Response(text="<h1>Hello</h1>", content_type="text/html")
         body = '{"code": "no", "detail": "\\u001b]0;owned\\u0007\\u202egnihton"}'
@@ -191,6 +204,9 @@ async def test_another_web_server_is_said(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr) == (3, f"tidings: What answers at {foreign.url} is not Tidings.\n")
         ended = await asyncio.to_thread(shell.run, "user", "create", "ann")
         assert (ended.returncode, ended.stderr) == (1, "tidings: \\x1b]0;owned\\x07\\u202egnihton\n")
+        ended = await asyncio.to_thread(shell.run, "user", "show", "nobody")
+        words = f"tidings: {foreign.url} answers HTTP 404, and not as Tidings does; is another program there?\n"
+        assert (ended.returncode, ended.stderr) == (3, words)
 
 
 def test_a_reader_that_leaves_is_no_fault(shell: Shell, client: httpx.Client, ann: str) -> None:
@@ -222,7 +238,7 @@ def test_letters_that_a_terminal_lacks_are_numbers(shell: Shell, ann: str) -> No
     assert printed[0].endswith(b"sch\\xf6n \\U0001f332\n")
     assert "schön 🌲" in printed[1].decode()
     bad = subprocess.run([*COMMAND, "send", ann, ann, "-"], input=b"\xff", stderr=-1, env=shell.env, check=False)
-    assert (bad.returncode, bad.stderr) == (2, b"tidings: Invalid value: standard input is not UTF-8\n")
+    assert (bad.returncode, bad.stderr) == (2, b"tidings: standard input is not UTF-8\n")
 
 
 def test_a_server_starts_where_the_url_of_one_is_set(tmp_path: Path) -> None:

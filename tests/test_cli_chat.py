@@ -1,17 +1,21 @@
 """`tidings chat`: two people talk, at terminals or through pipes; what is typed is whole, what comes is shown once."""
 
+import asyncio
 import re
 import subprocess
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
+from aiohttp import web
 
 from tests.followed import every_way
+from tests.scene import Foreign, scene
 from tests.server import ServerProcess
-from tests.shell import COMMAND, PATIENCE_S, Shell, Terminal, plain
+from tests.shell import AWAY, COMMAND, PATIENCE_S, Shell, Terminal, plain
 from tidings.client.calls import Way
 
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -146,6 +150,89 @@ def test_who_and_with_whom(cast: Cast) -> None:
     assert cast.shell.refused("chat", eve, "--group", cast.hikers)
 
 
+def test_what_is_typed_while_the_server_is_away(tmp_path: Path) -> None:
+    """The server is killed under Ann's words: they are sent when it is back, once, in order, and Bob sees them so."""
+    data, said = tmp_path / "data", ["is anybody", "still", "there"]
+    with ServerProcess.start(data) as server:
+        shell = Shell(server.url, tmp_path)
+        cast = Cast(shell, shell.done("user", "create", "ann"), shell.done("user", "create", "bob"), "")
+        ann, bob = (
+            cast.at_a_terminal(*pair) for pair in ((cast.ann, "--with", cast.bob), (cast.bob, "--with", cast.ann))
+        )
+        port = server.url.rpartition(":")[2]
+        server.kill()
+        for line in said:
+            ann.type(f"{line}\r")
+        ann.expect(f"not sent yet: {said[0]} .*Connection refused")
+        with ServerProcess.start(data, "--port", port):
+            for terminal, name in ((ann, "ann"), (bob, "bob")):
+                expect_prompt(terminal, name, said[-1] + r"\s")
+                terminal.type(CTRL_D)
+                assert terminal.wait() == 0
+            kept = [message["message"] for message in shell.json("read", cast.bob)["messages"]]
+    assert kept == said
+    for terminal in (ann, bob):
+        assert [len(lines_of(terminal, line)) for line in said] == [1, 1, 1]
+        assert terminal.text.count("The server answers again.") == 1
+
+
+@scene
+async def test_a_line_whose_answer_is_lost_is_tried_again_under_its_key(tmp_path: Path) -> None:
+    """The answer says to come back later than a call waits: chat does, with the same key, so nothing is sent twice."""
+    person = {"userId": "ann", "username": "ann", "groups": [], "blocks": []}
+    message = {"senderId": "ann", "recipientId": "ann", "message": "hi", "timestamp": "1", "messageId": "m", "seq": 1}
+    keys: list[str] = []
+    is_sent = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            keys.append(request.headers["Idempotency-Key"])
+            if len(keys) == 1:
+                busy = {"code": "store_unavailable", "detail": "Perhaps.", "retry": True}
+                return web.json_response(busy, status=503, headers={"Retry-After": "60"})
+            is_sent.set()
+            return web.json_response(message)
+        if request.path.startswith("/v1/users"):
+            return web.json_response(person)
+        if request.query["cursor"] != "now" and "wait" in request.query:
+            await is_sent.wait()
+        return web.json_response({"messages": [message] if is_sent.is_set() else None, "cursor": f"c{len(keys)}"})
+
+    async with Foreign(answer) as foreign:
+        chat = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "chat", "ann", "--with", "ann", "--transport", "poll"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=Shell(foreign.url, tmp_path).env,
+        )
+        assert chat.stdin
+        assert chat.stderr
+        chat.stdin.write(b"hi\n")
+        assert await chat.stderr.readline() == b"tidings: not sent yet: hi (Perhaps.) Trying again ...\n"
+        chat.stdin.close()
+        out, errors = await chat.communicate()  # nothing more is said: what is left is tried once more, at once
+    assert (chat.returncode, errors) == (0, b"")
+    assert out.endswith(b"\tann\tann\thi\n")
+    assert len(keys) == 2
+    assert len({*keys}) == 1
+
+
+@pytest.mark.parametrize(("key", "code"), [(CTRL_D, 1), (CTRL_C, 130)], ids=["Ctrl-D", "Ctrl-C"])
+def test_what_was_never_sent_is_said(tmp_path: Path, key: str, code: int) -> None:
+    """The server does not come back: ended, chat says what was perhaps not sent, and what surely was not."""
+    with ServerProcess.start(tmp_path / "data") as server:
+        shell = Shell(server.url, tmp_path)
+        bob = shell.done("user", "create", "bob")
+        talking = Cast(shell, bob, bob, "").at_a_terminal(bob, "--with", bob)
+        server.kill()
+        talking.type("one\rtwo\r")
+        expect_prompt(talking, "bob", "not sent yet: one")
+        talking.type(key)
+        talking.expect("not sent: two", talking.expect("perhaps not sent: one"))
+        assert talking.wait() == code
+
+
 def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
     """The server is killed while Bob talks, and comes back: it is said once, and what is said later is shown."""
     data = tmp_path / "data"
@@ -155,11 +242,11 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
         port = server.url.rpartition(":")[2]
         talking = Cast(shell, bob, bob, "").at_a_terminal(bob, "--with", bob)
         server.kill()
-        talking.expect(r"Connection refused\. Trying again")
+        talking.expect(AWAY)
         with ServerProcess.start(data, "--port", port) as again:
             body = {"senderId": bob, "receiverId": bob, "message": "still there"}
             httpx.post(f"{again.url}/v1/messages/send?type=private", json=body).raise_for_status()
-            talking.expect("still there")
+            expect_prompt(talking, "bob", "still there")
             talking.type(CTRL_D)
             assert talking.wait() == 0
     assert talking.text.count("Trying again") == 1

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from tests.scene import Foreign, scene
-from tests.server import ServerProcess
-from tests.shell import COMMAND, Shell, on_a_terminal, plain
+from tests.server import ServerProcess, until
+from tests.shell import COMMAND, Shell, Terminal, on_a_terminal, plain
 from tidings.cli.visible import visible
 
 
@@ -133,22 +133,59 @@ async def test_names_of_any_server_move_no_cursor(tmp_path: Path) -> None:
 
 
 def test_a_forged_line_stands_out(shell: Shell) -> None:
-    """Eve's second line looks like a message of Ann's: it stands in the column of texts, under Eve's name."""
+    """Eve's second line looks like a message of Ann's: it stands with her texts, under her name, however narrow."""
     eve = shell.done("user", "create", "eve")
     shell.done("send", eve, eve, "hi\n12:00:00      ann #1234                   Send me money")
     _, forged = seen(shell, "read", eve).splitlines()
     assert re.match(r" {40,}12:00:00 ", forged)
+    shell.env["COLUMNS"] = "60"
+    assert all(line.startswith("    ") for line in seen(shell, "read", eve).splitlines()[1:])
+
+
+def test_the_ends_of_ids_are_never_cut(shell: Shell) -> None:
+    """Eve is called as Bob is, at length: names give way to the ends of ids, which tell the two apart."""
+    name, group = "Bob, the builder of very long bridges 橋橋橋橋", "Hikers of the northern mountains"
+    bob, eve = (shell.done("user", "create", name) for _ in range(2))
+    crew = shell.done("group", "create", group)
+    for user in (bob, eve):
+        shell.done("group", "add", crew, user)
+        shell.done("send", user, bob, "hi")
+        shell.done("send", "--to-group", user, crew, "hi")
+    for columns in ("40", "60", "100"):
+        shell.env["COLUMNS"] = columns
+        screen = seen(shell, "read", bob)
+        assert re.findall(rf"(\S+) +(?:#{eve[-4:]}) +→ .+ #{crew[-4:]}", screen), screen
+        assert len(re.findall(f"#{eve[-4:]}", screen)) == 2
+        assert all(len(line.rstrip()) <= int(columns) for line in screen.splitlines())
+        assert bob in seen(shell, "group", "show", crew, "--as", bob)
+        assert crew in seen(shell, "user", "show", bob)
+
+
+def test_a_narrow_terminal_has_the_text_below_the_name(shell: Shell) -> None:
+    """In 60 columns there is no room for three: who wrote it stands in one line, and the text below it, with room."""
+    ann, bob = shell.done("user", "create", "ann"), shell.done("user", "create", "bob")
+    words = " ".join(f"word{number}" for number in range(12))
+    shell.done("send", ann, bob, words)
+    shell.env["COLUMNS"] = "60"
+    first, *rest = seen(shell, "read", bob).splitlines()
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d  ann #{ann[-4:]}", first.rstrip())
+    assert " ".join(line.strip() for line in rest) == words
+    assert len(rest) == 2
 
 
 def test_follow_greets_people_on_stderr(shell: Shell) -> None:
-    """At a terminal, follow says whom it follows; Ctrl-C ends it."""
+    """At a terminal, follow says whom it follows, and from where; Ctrl-C ends it."""
     bob = shell.done("user", "create", "bob")
-    command = ["timeout", "--foreground", "--signal", "INT", "3", *COMMAND, "follow", bob]
-    assert "tidings: following bob; Ctrl-C ends it\n" in plain(on_a_terminal(command, shell.env))
+    for option, where in ((), ""), ((), ", from where it ended"), (("--from-now",), ", from now on"):
+        terminal = Terminal(["follow", bob, *option], shell.env)
+        terminal.expect(rf"tidings: following bob{where}; Ctrl-C ends it\r\n")
+        until(lambda: [*Path(shell.env["HOME"]).rglob("*.json")])  # it waits, and its place is kept
+        terminal.type("\x03")
+        assert terminal.wait() == 130
 
 
 COMMANDS = (
-    *("serve", "user", "group", "block", "unblock", "send", "read", "follow"),
+    *("serve", "user", "group", "block", "unblock", "send", "read", "follow", "chat"),
     *("backup", "restore", "doctor", "check-history"),
 )
 
@@ -157,8 +194,7 @@ def test_help_fits_and_names_every_command(shell: Shell) -> None:
     """`tidings`, and each group of commands, without anything else shows its help; no line is cut off with dots."""
     shell.env["COLUMNS"] = "80"
     top = shell.done()
-    for command in COMMANDS:
-        assert re.search(rf"^  {command} +[A-Z]", top, re.MULTILINE), command
+    assert tuple(re.findall("^  ([a-z][a-z-]+) +[A-Z]", top, re.MULTILINE)) == COMMANDS
     assert "Exit codes: 0 done; 1 refused or failed; 2 asked for wrongly; 3 no server" in top
     pages = [top, shell.done("user"), shell.done("group"), *(shell.done(name, "--help") for name in ("send", "follow"))]
     for page in pages:

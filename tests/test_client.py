@@ -332,3 +332,19 @@ def test_a_server_does_not_import_it() -> None:
     assert not {"aiohttp", "tidings.client", "rich"} & set(loaded)
     with pytest.raises(ImportError):
         from tidings import Nobody  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_types_reach_who_uses_it(tmp_path: Path) -> None:
+    """A program beside the package is checked against the client's types: what it gives is known, a slip is found."""
+    program = """from tidings import Client
+
+async def talk(tidings: Client) -> None:
+    ann = await tidings.create_user("ann")
+    reveal_type(ann.user_id)
+    await tidings.send(ann.user_id, 7, "hi")
+"""
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "-c", program]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout.splitlines()
+    assert 'Revealed type is "str"' in told[0]
+    assert 'Argument 2 to "send" of "Client" has incompatible type "int"; expected "str"' in told[1]
+    assert told[2:] == ["Found 1 error in 1 file (checked 1 source file)"]

@@ -290,3 +290,19 @@ async def test_a_client_that_is_closed_leaves_nobody_waiting(way: Way, server: S
     with pytest.raises((RuntimeError, Unreachable)):
         await waiting
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@every_stream
+@scene
+async def test_a_proxy_whose_server_is_away_is_outlasted(way: Way) -> None:
+    """What stands in front of the server says 502 while that is started again: Bob's stream comes as soon as it can."""
+    streamer = Streamer([told(1), HANG], refuse={way: web.Response(status=502)})
+    heard: list[str] = []
+
+    def tell(error: TidingsError) -> None:
+        heard.append(error.code)
+        streamer.refuse.clear()
+
+    async with Foreign(streamer) as foreign, Client(foreign.url) as tidings:
+        assert await texts(tidings.follow("bob", "c0", transport=way, tell=tell), 1) == ["bob 1"]
+    assert heard == ["http_502"]

@@ -21,7 +21,7 @@ def test_every_command_is_listed() -> None:
     for line in listed:
         words = line.split()
         name = " ".join(word for word in words if word.islower() and not word.startswith("-"))
-        arguments = re.findall(r"(?<!--as )\b[A-Z]+\b", line)
+        arguments = re.findall(r"(?<!--as )(?:\[[A-Z]+\]|\b[A-Z]+\b)", line)
         assert tuple(arguments) == commands[name].arguments, line
         assert {word for word in words if word.startswith("--")} <= {*commands[name].flags}, line
         names.add(name)

@@ -273,6 +273,13 @@ def _text(file: Path) -> None:
     file.write_text("Dear diary, " * 1000)
 
 
+def test_a_backup_is_named_as_a_file(data: Path, tmp_path: Path) -> None:
+    """`doctor FILE` looks at that file, whatever letters its name has, and not at the store."""
+    odd = tmp_path / "100%41 sound?.db"
+    Shell().done("backup", odd, "--store", store_url(data))
+    assert Shell().done("doctor", odd, "--store", store_url(tmp_path / "nowhere")).startswith(f"{odd}: ")
+
+
 def _nothing(file: Path) -> None:
     file.unlink()
 

@@ -1,9 +1,11 @@
 """Noise: random and mangled cursors and requests. Never a 500, a hang, a crash, or a wrong answer."""
 
+import json
 import random
 import re
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.bad_input import LIMITS, QUIET, World, connected, cursor_with
 from tests.bad_rows import rows
 from tests.faults.flood import resident_mb
 from tests.server import ServerProcess
+from tests.sockets import BINARY, CLOSE, CONT, PING, PONG, frame, handshake
 from tidings import cursor as cursors
 from tidings.cursor import Hint, Vector
 from tidings.errors import Malformed
@@ -36,7 +39,7 @@ TOKENS = (
     b"Content-Length: 5\r\n",
     b"Transfer-Encoding: chunked\r\n",
 )
-STATUSES = {101, 200, 400, 403, 404, 405, 409, 410, 413, 414, 422, 426, 429, 431, 503}
+STATUSES = {100, 101, 200, 400, 403, 404, 405, 409, 410, 413, 414, 422, 426, 429, 431, 503}
 
 
 def understood(raw: bytes) -> Vector | None:
@@ -159,6 +162,18 @@ def mutated(rng: random.Random, corpus: list[bytes]) -> bytes:
     return bytes(text)
 
 
+def dialogues(world: World) -> list[bytes]:
+    """Handshakes with what a client may say behind them, whole and in parts; and a stream, for the mixture."""
+    plain = partial(frame, mask=bytes(4))  # what is changed on the wire is changed for its reader
+    ann = world.ids["ann"]
+    send = json.dumps({"type": "send", "ref": "r", "receiverId": ann, "message": "hi"}).encode()
+    parts = plain(send[:9], fin=False) + plain(b"?", PING) + plain(send[9:], CONT)
+    ending = plain(b"", PONG) + plain(b"\x03\xe8enough", CLOSE)
+    stream = f"GET /v1/messages/{ann}/stream?cursor=now HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    spoken = (plain(send), plain(send.ljust(2_000)), parts, ending, plain(b"[]", BINARY), plain(b'{"ref":"x"}'))
+    return [stream, *(handshake(ann) + 2 * frames for frames in spoken)]
+
+
 def said(url: str, rng: random.Random, sent: bytes) -> bytes:
     """All that the server says to bytes that come whole or in pieces, up to its closing."""
     with connected(url) as wire:
@@ -183,16 +198,19 @@ def assail(data: Path, workers: str, with_seed: int, times: int) -> None:
     with ServerProcess.start(data, "--workers", workers, *LIMITS, *QUIET) as server, Api(server.url) as api:
         world = World(api, data)
         corpus = [text for row in rows() if len(text := row.bytes(world.words)) < 3_000]
+        corpus += dialogues(world) * (len(corpus) // 10)
         pids = server.worker_pids() or [server.pid]
         before = resident_mb(pids)
-        heard = 0
+        heard = upgraded = 0
         for _ in range(times):
             sent = mutated(rng, corpus)
             answers = said(server.url, rng, sent)
             statuses = {int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", answers)}
             assert statuses <= STATUSES, (sent, answers)
             heard += bool(statuses)
+            upgraded += 101 in statuses
         assert heard > times / 3, "most are answered, not only cut"
+        assert upgraded > times / 50, "noise comes to sockets, too"
         assert api.get("/readyz").status_code == 200
         assert resident_mb(pids) - before < MEMORY_MB * len(pids)
         assert (server.worker_pids() or [server.pid]) == pids, "a worker ended"
@@ -200,7 +218,7 @@ def assail(data: Path, workers: str, with_seed: int, times: int) -> None:
 
 
 def test_noise_on_the_wire(tmp_path: Path) -> None:
-    """Mangled requests and random bytes: each ends with an answer of the contract or a closed connection."""
+    """Mangled requests and frames, random bytes: each ends with an answer of the contract or a closed connection."""
     assail(tmp_path, "1", SEED, QUICK)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
-from tests.server import ServerProcess
+from tests.server import ServerProcess, until
 from tidings.api.hot import HotPolls
 from tidings.api.limits import Guard
 from tidings.app import Memory
@@ -265,3 +265,34 @@ def test_no_news_costs_no_read(tmp_path: Path, flags: tuple[str, ...]) -> None:
             answer = client.get(path, params=params)
             assert answer.json()["messages"] is None
             assert store_calls(server.url) == before, params
+
+
+def counts(url: str) -> dict[str, float]:
+    """Polls, calls to the store, and looks at whether another process committed, of all workers together."""
+    text = httpx.get(f"{url}/metrics").text
+    names = ("tidings_polls_total", "tidings_store_calls_total", "tidings_freshness_checks_total")
+    found = {name: re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE) for name in names}
+    return {name: sum(map(float, values)) for name, values in found.items()}
+
+
+def test_with_two_workers_a_poll_without_news_costs_one_look(tmp_path: Path) -> None:
+    """No worker asks its store for a poll without news; each looks once whether the other committed, counted apart."""
+    with ServerProcess.start(tmp_path, "--workers", "2") as server, ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=server.url)) for _ in range(8)]
+        ann, last = populate(clients[0])
+        path, ways = f"/v1/messages/{ann}", [{"timestamp": last}]
+        ways.append({"cursor": clients[0].get(path).json()["cursor"]})
+        for client in clients:  # each worker learns of her once
+            for params in ways:
+                assert client.get(path, params=params).json()["messages"] is None
+        asked = 2 * len(clients) + 1
+        until(lambda: counts(server.url)["tidings_polls_total"] == asked)
+        before = counts(server.url)
+        for client in clients:
+            for params in ways * 5:
+                assert client.get(path, params=params).json()["messages"] is None
+        polls = 10 * len(clients)
+        until(lambda: counts(server.url)["tidings_polls_total"] == asked + polls)
+        after = counts(server.url)
+    assert after["tidings_store_calls_total"] == before["tidings_store_calls_total"] > 0
+    assert after["tidings_freshness_checks_total"] == before["tidings_freshness_checks_total"] + polls

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.backends import LoggedPlace, Wires, sign_up
+from tests.backends import LoggedPlace, Wires, gather_group, sign_up, to_group
 from tests.nodes import Served, join
 from tidings.live import Ending, Event, Session, Streams
 from tidings.model import Group, mint
 from tidings.service import Groups, Node, Question, Users
+from tidings.store import LoggedStore
 
 pytest_plugins = "tests.opened"
 pytestmark = [pytest.mark.anyio, pytest.mark.logged]
@@ -201,3 +202,82 @@ async def test_who_never_ran_leaves_nothing(place: LoggedPlace, wires: Wires) ->
             assert node.memory.is_awaited
         assert not node.memory.is_awaited
     assert node.messages.waits == 0
+
+
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "let in"])
+async def test_what_is_told_together_binds_in_its_order(
+    place: LoggedPlace, store: LoggedStore, wires: Wires, is_removed: bool
+) -> None:
+    """Bob is removed from a group, or let in, by another process, between two messages, and all that is told in one
+    piece: he is given the one that was sent while he was a member, and not the other."""
+    reader = await join(place, store, wires)
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    group = await gather_group(store, ann, *([bob] if is_removed else []))
+    await reader.feed.catch_up()
+    page = Page()
+    with Streams(reader.messages, Life.node(reader)).holding(Question(bob)) as session:
+        await session.open()
+        running = asyncio.create_task(session.run(page))
+        await until_live(session)
+        before = await store.position()
+        await store.send(to_group(ann, group, "first"))
+        await (store.remove_member if is_removed else store.add_member)(group, bob)
+        await store.send(to_group(ann, group, "second"))
+        batch = await store.changes(before, 100)
+        assert len(batch.changes) == 3
+        assert reader.feed.tell(batch)
+        await until_live(session)
+        assert [json.loads(event.encoded)["message"] for event in page.events] == ["first" if is_removed else "second"]
+        session.end()
+        await running
+
+
+async def until_live(session: Session) -> None:
+    """Wait until it has given what there is."""
+    for _ in range(TURNS_MAX):
+        await asyncio.sleep(0)
+        if session._is_live:
+            return
+    raise AssertionError("it does not come to rest")
+
+
+async def test_a_message_to_many_costs_its_readers_alone(place: LoggedPlace, wires: Wires) -> None:
+    """Of a thousand members twenty are connected, as are twenty strangers: what is sent is written to those twenty at
+    once, encoded once, and no task of anybody's is woken for it."""
+    store = await place.serve()
+    writer, reader = await join(place, store, wires), await join(place, store, wires)
+    ann = await sign_up(writer.store, "ann")
+    members = await asyncio.gather(*(sign_up(writer.store, f"member {n}") for n in range(1_000)))
+    strangers = await asyncio.gather(*(sign_up(writer.store, f"stranger {n}") for n in range(20)))
+    group = (await writer.store.create_group(Group(mint("group"), "all"))).value.group_id
+    await asyncio.gather(*(writer.store.add_member(group, user) for user in (ann, *members)))
+    await writer.feed.catch_up()
+    streams = Streams(reader.messages, Life.node(reader))
+    pages, sessions, running = {}, [], []
+    for user in (*members[:20], *strangers):
+        session, pages[user] = streams.holding(Question(user)), Page()
+        await session.open()
+        running.append(asyncio.create_task(session.run(pages[user])))
+        sessions.append(session)
+    for session in sessions:
+        await until_live(session)
+
+    batch = (await writer.store.send(to_group(ann, group, "to all"))).batch
+    loop, woken = asyncio.get_running_loop(), []
+    call_soon = loop.call_soon
+    loop.call_soon = lambda *call, **context: woken.append(call) or call_soon(*call, **context)  # type: ignore
+    reader.feed.tell(batch)  # in one step, as a worker takes the news of another
+    del loop.call_soon
+
+    assert woken == []
+    given = {user: page.events for user, page in pages.items()}
+    assert [len(given[user]) for user in members[:20]] == [1] * 20
+    assert [given[user] for user in strangers] == [[]] * 20
+    assert len({id(events[0].encoded) for events in given.values() if events}) == 1
+    assert len({events[0].cursor for events in given.values() if events}) == 20
+    assert all(session._is_live for session in sessions)
+    for session in sessions:
+        session.end()
+    await asyncio.gather(*running)
+    for session in sessions:
+        session.let_go()

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests import sockets
 from tests.api_client import Api, refused, spoken
-from tests.readers import Events, reading, texts
+from tests.readers import Events, reading
 from tests.server import ServerProcess, until
 
 
@@ -84,17 +85,46 @@ def test_foreign_pages_have_no_streams(api: Api, ann: str) -> None:
     assert said.startswith(b"HTTP/1.1 403 ")
 
 
-def test_heartbeats_keep_a_cursor_hot(api: Api, ann: str, bob: str) -> None:
-    """Bob's stream is idle while others write: the cursor of its next heartbeat is polled with without the store."""
-    with closing(Events(api.url, bob, "now")) as stream:
+def test_without_a_place_it_begins_now(api: Api, ann: str, bob: str) -> None:
+    """Neither `Last-Event-ID` nor `cursor`: when to come back is said first, then a cursor, then what comes."""
+    api.private(ann, bob, "before")
+    with closing(opened(api.url, f"{bob}/stream")) as wire, wire.makefile("r", encoding="utf-8") as lines:
+        fields = (line.strip() for line in lines if re.match("(retry|id|event|data): ", line))
+        assert next(fields) == "retry: 1000"
+        cursor = next(fields).removeprefix("id: ")
+        assert [next(fields), next(fields)] == ["event: heartbeat", f'data: {{"cursor":"{cursor}"}}']
+        api.private(ann, bob, "after")
+        assert '"message":"after"' in next(field for field in fields if "before" in field or "after" in field)
+        assert api.texts(bob, cursor=cursor) == ["after"]
+
+
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+def test_heartbeats_keep_a_cursor_hot(tmp_path: Path, transport: str) -> None:
+    """Bob's stream is idle while others write more than is remembered: with the cursor of its next heartbeat he polls
+    without the store, which with the one before he would need."""
+    flags = ("--heartbeat-s", "0.2", "--tail-max-bytes", "1", "--directory-max-heads", "1")
+    with ServerProcess.start(tmp_path, *flags) as server, Api(server.url) as api, ExitStack() as stack:
+        ann, bob = api.user("ann"), api.user("bob")
+        events = stack.enter_context(closing(Events(api.url, bob, "now")))
+        socket_ = stack.enter_context(sockets.opened(api.url, bob))
+
+        def beat() -> str:
+            if transport == "sse":
+                return events.event("heartbeat")[1]
+            return str(sockets.told_of(socket_, "heartbeat")["cursor"])
+
+        first = beat()
         for n in range(20):
             api.private(ann, ann, str(n))
-        for _ in range(3):
-            stream.event("heartbeat")
-        before = api.counted("tidings_store_calls_total")
-        answer = api.poll(bob, cursor=stream.cursor)
-        assert answer["messages"] is None
-        assert api.counted("tidings_store_calls_total") == before
+
+        def calls(cursor: str) -> float:
+            api.poll(ann)  # whose mailbox is remembered instead of Bob's
+            before = api.counted("tidings_store_calls_total")
+            assert api.poll(bob, cursor=cursor)["messages"] is None
+            return api.counted("tidings_store_calls_total") - before
+
+        assert calls(first) > 0
+        until(lambda: calls(beat()) == 0)  # behind those that were under way
 
 
 def test_last_event_id_goes_before_the_address(api: Api, ann: str, bob: str) -> None:
@@ -124,6 +154,25 @@ def test_streams_of_a_user_are_few(api: Api, ann: str, bob: str) -> None:
         with closing(Events(api.url, bob, "now")) as another:
             api.private(ann, bob, "hi")
             assert another.next()["message"] == "hi"
+
+
+def test_readers_that_take_nothing_hold_up_no_end(tmp_path: Path) -> None:
+    """At SIGTERM some streams can't be told, since nobody reads them: the server ends within its time all the same."""
+    flags = ("--grace-s", "5", "--waits-per-user-max", "100")
+    with ServerProcess.start(tmp_path, *flags) as server, Api(server.url) as api, ExitStack() as stack:
+        ann, eve = api.user("ann"), api.user("eve")
+        cursor = api.poll(eve)["cursor"]
+        for n in range(300):
+            api.private(ann, eve, f"{n} " + "x" * 16_000)
+        for _ in range(3):
+            stack.enter_context(closing(opened(api.url, f"{eve}/stream?cursor={cursor}")))
+            raw = stack.enter_context(sockets.Raw(api.url))
+            raw.say(sockets.handshake(eve, query=f"?cursor={cursor}"))
+        until(lambda: api.counted("tidings_streams") == 6)
+        told = Events(api.url, ann, "now")
+        assert server.terminate() == 0  # 1, and a word in the log, were it late
+        assert told.ended()[-1][2]["code"] == "shutting_down"
+        told.close()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -161,6 +210,11 @@ def test_a_cursor_of_another_history_is_told(tmp_path: Path) -> None:
     (tmp_path / "tidings.db").write_bytes(before)
     with ServerProcess.start(tmp_path) as server, Api(server.url) as api:
         refused(api.get(f"/v1/messages/{ann}/stream", cursor=cursor), 410, "cursor_of_another_history")
+        with sockets.opened(api.url, ann, cursor=cursor) as socket_:
+            assert sockets.closing(socket_) == (
+                4410,
+                {"code": "cursor_of_another_history", "retry": False, "after": 0},
+            )
 
 
 def test_who_leaves_at_any_moment_leaves_nothing(api: Api, ann: str) -> None:
@@ -201,40 +255,9 @@ def test_a_thousand_come_back_at_once(tmp_path: Path) -> None:
         assert server.complaints == ""
 
 
-def test_a_reader_that_does_not_read(tmp_path: Path) -> None:
-    """Eve opens streams and never reads: they are cut with a word in the log, memory stays, and nothing is missed."""
-    with ServerProcess.start(tmp_path, "--keep-alive-s", "1") as server, Api(server.url) as api:
-        ann, eve = api.user("ann"), api.user("eve")
-        cursor = api.poll(eve)["cursor"]
-        wires = [opened(server.url, f"{eve}/stream?cursor={cursor}", buffer=4096) for _ in range(5)]
-        until(lambda: api.counted("tidings_streams") == 5)
-        before = memory(server.pid)
-        for n in range(500):
-            api.private(ann, eve, f"{n} " + "x" * 16_000)
-        until(lambda: api.counted("tidings_streams") == 0, within_s=60)
-        grown = memory(server.pid) - before
-        assert grown < 8_000_000 * 1.6 + 5 * 1_000_000, f"{grown:,} bytes"  # the tail's copy, and a buffer a stream
-        server.wait_for_error("broke off: the client stopped reading")
-        with reading("sse", server.url, eve, cursor) as reader:
-            assert [text.split()[0] for text in texts(reader, "499 " + "x" * 16_000)] == [str(n) for n in range(500)]
-        for wire in wires:
-            wire.close()
-
-
-def opened(url: str, what: str, buffer: int | None = None) -> socket.socket:
-    """A connection on which a stream was asked for, and nothing read yet; `buffer` bounds what waits for that."""
+def opened(url: str, what: str) -> socket.socket:
+    """A connection on which a stream was asked for, and nothing read yet."""
     where = urlsplit(url)
-    wire = socket.socket()
-    wire.settimeout(20)
-    if buffer is not None:
-        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    wire.connect((where.hostname, where.port))
+    wire = socket.create_connection((where.hostname, where.port), 20)
     wire.sendall(f"GET /v1/messages/{what} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     return wire
-
-
-def memory(pid: int) -> int:
-    """Resident bytes of a process."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024

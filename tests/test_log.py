@@ -7,13 +7,17 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.api_client import Api, refused
 from tests.faults.calls import Line, line_to
+from tests.readers import Events
 from tests.server import ServerProcess
+from tests.sockets import asked, opened
 from tidings.store.sqlite.file import connect
 
 SECRET = "xyzzy-the-words-of-ann"
@@ -53,6 +57,30 @@ def test_start_and_stop_for_programs(tmp_path: Path, workers: str) -> None:
     assert ready["ms"] > 0
     assert stopping["signal"] == stop["signal"] == "SIGTERM"
     assert stop["seconds"] >= 0
+
+
+@WORKERS
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_calls_leave_no_lines(tmp_path: Path, workers: str, form: str) -> None:
+    """Answers and refusals, polls hot and cold, sends, streams and sockets: not a line for any of them."""
+    with ServerProcess.start(tmp_path, "--workers", workers, "--log-format", form) as server:
+        server.wait_for_error("ready")
+        before = server.errors
+        with Api(server.url) as api:
+            ann = api.user("ann")
+            api.block(ann, api.user("bob"))
+            api.add(api.group("hikers"), ann)
+            refused(api.post("/v1/messages/send?type=private", {}), 400, "missing_field")
+            refused(api.get("/nowhere"), 404, "unknown_path")
+            with opened(api.url, ann) as socket, closing(Events(api.url, ann, "now")) as stream:
+                assert asked(socket, receiverId=ann, message="hi")["type"] == "sent"
+                assert stream.next()["message"] == "hi"
+            cursor = api.poll(ann)["cursor"]
+            for _ in range(20):
+                assert api.poll(ann, cursor=cursor)["messages"] is None
+        assert server.errors == before
+        assert server.terminate() == 0  # so that all it says is here
+        assert [line for line in server.errors.removeprefix(before).splitlines() if "stop" not in line] == []
 
 
 @WORKERS
@@ -202,4 +230,7 @@ def test_what_nobody_foresaw(what: str, form: str) -> None:
     assert re.search('ERROR|"error"', run.stderr), run.stderr
     assert what == "another's line" or "Error" in run.stderr
     if form == "json":
-        assert events(run.stderr)
+        (told,) = events(run.stderr)
+        if what != "another's line":
+            assert told["kind"] == ("KeyError from ValueError" if what == "a cause" else "ValueError")
+            assert told["frames"]

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -256,3 +257,35 @@ async def test_what_a_writer_remembers_never_outlives_its_truth(
         found = await stores[1].read([Start(mailbox)], 1_000)
         assert [item.message.seq for item in found] == list(range(1, len(found) + 1))
         assert mailbox[0] == "s" or len(found) == sum(m.recipient_id == mailbox[1:] for _, m in kept.values())
+
+
+async def test_a_stay_is_taken_for_ended_only_by_a_look_that_began_after_the_question(
+    place: LoggedPlace, store: LoggedStore, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node looks up bob's stays for an old cursor; he joins a group, is given a message by another node, and asks
+    the first one on: it does not take that look for the answer, and gives him the message no second time."""
+    ann, bob = await sign_up(store, "ann"), await sign_up(store, "bob")
+    left, joined = await gather_group(store, ann, bob), await gather_group(store, ann)
+    here, there = await join(place, store, wires), await join(place, store, wires)
+    old = (await here.poll(bob)).cursor
+    await store.remove_member(left, bob)
+    await here.poll(bob)
+    asking: list[asyncio.Task[Any]] = []
+
+    async def join_unseen() -> None:
+        with monkeypatch.context() as patched:  # the commits are in the file, and not yet on the board
+            patched.setattr(store._writer, "board", None)  # type: ignore[attr-defined]
+            await store.add_member(joined, bob)
+            await store.send(to_group(ann, joined, "welcome"))
+        await there.feed.catch_up()
+        given = await there.poll(bob)
+        assert [message.message for message in given.messages] == ["welcome"]
+        asking.append(asyncio.create_task(here.poll(bob, cursor=given.cursor)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    interpose(monkeypatch, here.store, "find_profile", join_unseen)
+    await here.poll(bob, cursor=old)
+    answer = await asking[0]
+    await store.send(private(ann, bob, "hello"))
+    assert await here.texts(bob, cursor=answer.cursor) == ["hello"]

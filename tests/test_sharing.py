@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.seats import held
 from tests.server import DEADLINE_S, ServerProcess, until
 from tests.test_protocol import connect
 
@@ -20,21 +21,6 @@ def pair(tmp_path: Path) -> Iterator[ServerProcess]:
     """A server with two workers that the test may end."""
     with ServerProcess.start(tmp_path, "--workers", "2") as server:
         yield server
-
-
-def held(server: ServerProcess) -> list[int]:
-    """How many connections of clients each worker holds, as the kernel knows it."""
-    port = f":{int(server.url.rpartition(':')[2]):04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    sockets = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == "01"}
-    return [len(sockets & set(map(target, Path(f"/proc/{pid}/fd").iterdir()))) for pid in server.worker_pids()]
-
-
-def target(link: Path) -> str:
-    try:
-        return str(link.readlink())
-    except FileNotFoundError:  # closed meanwhile
-        return ""
 
 
 def asked(server: ServerProcess, stack: ExitStack, number: int) -> list[socket.socket]:

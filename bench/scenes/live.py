@@ -58,7 +58,7 @@ TRANSPORTS = (
 def live_delivery(stage: Stage) -> list[Finding]:
     """Each transport on servers of its own; every message must come to every hearer, once."""
     found: list[Finding] = []
-    rounds = min(stage.pace.rounds // 2 + 1, 5)
+    rounds = stage.pace.live_rounds
     stage.talk.expect(len(TRANSPORTS) * (rounds * (len(WAYS) + len(LAST_MS) + 2) + 3))
     for transport in TRANSPORTS:
         found += _receipts(stage, transport, rounds)

@@ -189,6 +189,9 @@ class Directory:
 
         So a client that keeps an old cursor costs one look into the store, not one a poll. Raises StoreUnavailable.
         """
+        under_way = self._loading.get(entry.user_id)
+        if under_way is not None:  # it may have looked before there was what the cursor names
+            await asyncio.wait([under_way])
         loaded = await self.reload(entry.user_id)
         lacking = keys - {m.key for m in loaded.profile.memberships}
         known = entry.ended | lacking if len(entry.ended) < _ENDED_MAX else lacking  # a stay that ended stays so

@@ -24,12 +24,13 @@ BACKLOG = 2048  # connections the kernel holds while a worker is replaced; net.c
 BANNER = """\
 Tidings is listening on {url}
 Its data is in {data}
-Try it, in another shell:
+Each call can be tried out at {called}/docs, or in another shell:
 
-  ann=$(curl -s "{called}/v1/users/create" -d '{{"username":"Ann"}}' | cut -d'"' -f4); echo $ann
-  curl -s "{called}/v1/messages/send?type=private" \
--d '{{"senderId":"'$ann'","receiverId":"'$ann'","message":"Hi"}}'; echo
-  curl -s "{called}/v1/messages/$ann"; echo
+  tidings={called}/v1
+  ann=$(curl -s $tidings/users/create -d '{{"username":"ann"}}' | cut -d'"' -f4)
+  curl -s "$tidings/messages/send?type=private" \\
+    -d '{{"senderId":"'$ann'","receiverId":"'$ann'","message":"Hi"}}'; echo
+  curl -s $tidings/messages/$ann; echo
 
 """
 
@@ -101,7 +102,8 @@ def _tell(settings: Settings, url: str, data: str) -> None:
     if settings.feed:
         changed["feed"] = _without_password(settings.feed)
     shown = "".join(f", {name}={value}" for name, value in changed.items())
-    text = "tidings %(version)s on %(url)s, store %(store)s, %(workers)d process(es)" + shown.replace("%", "%%")
+    processes = "1 process" if settings.workers == 1 else "%(workers)d processes"
+    text = "tidings %(version)s on %(url)s, store %(store)s, " + processes + shown.replace("%", "%%")
     version = version_of("tidings")
     tell(
         log,

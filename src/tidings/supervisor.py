@@ -284,9 +284,9 @@ def work(post: Post, told: Connection, seat: int) -> None:
 
 
 def _take_turns(workers: int) -> None:
-    """Where workers outnumber the cores, let one that wakes not break into another's turn (sched(7)).
+    """Where workers outnumber the cores, let one that wakes not break into another's turn, and each find cold caches.
 
-    Each would find the caches cold: a send then takes a twelfth more CPU.
+    As batch tasks they do not preempt one another (sched(7)).
     """
     if sys.platform == "linux" and workers > len(os.sched_getaffinity(0)):
         with suppress(PermissionError):  # a sandbox may forbid it

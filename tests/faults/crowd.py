@@ -29,7 +29,7 @@ class Crowd:
         self.target.up.set()
         self.over = threading.Event()
         self.line = Line(self.target, random.Random(seed))
-        self._scene = Scene(self.target, self.recorder, self.over, pace_s, fresh, page)
+        self.scene = Scene(self.target, self.recorder, self.over, pace_s, fresh, page)
         self._seed = str(seed)
         try:
             self.users = {name: self._made("users", "username", name)["userId"] for name in CAST}
@@ -60,6 +60,23 @@ class Crowd:
             client.join(deadline)
         for line in (self.line, *(client.line for client in [*self._everybody(), *self._last])):
             line.renew()
+
+    @contextmanager
+    def joined(self, *others: Client) -> Iterator[None]:
+        """Let others loose as well; at the end everybody stops."""
+        for client in others:
+            client.start()
+        try:
+            yield
+        except BaseException:
+            for client in others:
+                client.abandon()
+            raise
+        finally:
+            self.over.set()
+            deadline = time.monotonic() + LAST_STEPS_S
+            for client in others:
+                client.join(deadline)
 
     @contextmanager
     def down(self, why: str) -> Iterator[None]:
@@ -102,7 +119,7 @@ class Crowd:
     def _pages(self, path: str, reader: str | None = None) -> Iterator[list[dict[str, Any]]]:
         after: dict[str, object] = {}
         while True:
-            answer = self.line.get(path, userId=reader, limit=self._scene.page, **after)
+            answer = self.line.get(path, userId=reader, limit=self.scene.page, **after)
             assert answer.status == 200, answer
             messages = answer.data["messages"] or []
             yield messages
@@ -135,16 +152,16 @@ class Crowd:
     def _senders(self) -> list[Client]:
         people, rooms = list(self.users.values()), list(self.rooms.values())
         devices = [*CAST, "ann"]
-        rude = Rude(self._scene, "eve hangs up", self._seed, self.users["eve"], self.users["ann"])
+        rude = Rude(self.scene, "eve hangs up", self._seed, self.users["eve"], self.users["ann"])
         return [rude] + [
-            Sender(self._scene, f"{name} sends {n}", self._seed, self.users[name], people, rooms)
+            Sender(self.scene, f"{name} sends {n}", self._seed, self.users[name], people, rooms)
             for n, name in enumerate(devices)
         ]
 
     def _followers(self, prefix: str = "") -> list[Follower]:
         made: list[Follower] = []
         for name, user in self.users.items():
-            scene, seed = self._scene, self._seed
+            scene, seed = self.scene, self._seed
             made.append(Follower(scene, f"{prefix}{name} by cursor", seed, user))
             made.append(Follower(scene, f"{prefix}{name} with sent", seed, user, sent=True))
             made.append(Follower(scene, f"{prefix}{name} by time", seed, user, by_time=True))
@@ -155,7 +172,7 @@ class Crowd:
 
     def _changers(self) -> list[Changer]:
         users, rooms = self.users, self.rooms
-        scene, seed = self._scene, self._seed
+        scene, seed = self.scene, self._seed
         return [
             Changer(scene, "bob blocks eve", seed, ("block", "unblock"), users["bob"], users["eve"]),
             Changer(scene, "ann blocks carol", seed, ("block", "unblock"), users["ann"], users["carol"]),

@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.server import memory
 
 PATIENCE_S = 60.0  # for an answer, on a machine that others use as well
 
@@ -18,7 +19,8 @@ class Outcomes:
 
     answers: Counter[tuple[int, str]] = field(default_factory=Counter)
     retry_after: Counter[int] = field(default_factory=Counter)
-    closed: int = 0  # between two answers: nothing was answered, nothing cut
+    closed: int = 0  # between two answers, before another request was sent
+    unanswered: int = 0  # of requests that were sent
     cut: list[bytes] = field(default_factory=list)  # within an answer
     hung: int = 0
 
@@ -36,7 +38,7 @@ def request(method: str, target: str, fields: dict[str, str] | None = None) -> b
 
 
 async def ask(url: str, requests: Callable[[], bytes | None], outcomes: Outcomes) -> None:
-    """One connection, until there are no more requests or the server closes it."""
+    """One connection, until there are no more requests or the server closes it, which it hears of before it asks."""
     where = urlsplit(url)
     try:
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
@@ -45,6 +47,10 @@ async def ask(url: str, requests: Callable[[], bytes | None], outcomes: Outcomes
         return
     try:
         while (sent := requests()) is not None:
+            await asyncio.sleep(0)
+            if reader.at_eof():
+                outcomes.closed += 1
+                return
             writer.write(sent)
             async with asyncio.timeout(PATIENCE_S):
                 if not await _answered(reader, outcomes):
@@ -52,7 +58,7 @@ async def ask(url: str, requests: Callable[[], bytes | None], outcomes: Outcomes
     except TimeoutError:
         outcomes.hung += 1
     except OSError:
-        outcomes.closed += 1
+        outcomes.unanswered += 1
     finally:
         writer.transport.abort()
 
@@ -65,7 +71,7 @@ async def _answered(reader: asyncio.StreamReader, outcomes: Outcomes) -> bool:
     except asyncio.IncompleteReadError as error:
         if error.partial or error.expected is not None:
             outcomes.cut.append(error.partial)
-        outcomes.closed += 1
+        outcomes.unanswered += 1
         return False
     status = int(head[9:12])
     outcomes.answers[status, json.loads(body)["code"] if status != 200 else ""] += 1
@@ -85,5 +91,4 @@ async def flood(url: str, connections: int, calls: int, make: Callable[[], bytes
 
 def resident_mb(pids: list[int]) -> float:
     """The memory that processes hold together."""
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
-    return sum(int(kb) for text in texts for kb in re.findall(r"VmRSS:\s+(\d+)", text)) / 1024
+    return sum(map(memory, pids)) / 2**20

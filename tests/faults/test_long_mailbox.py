@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from tests.faults.calls import line_to
-from tests.server import ServerProcess, until
+from tests.server import ServerProcess, memory, until
 from tidings.store.sqlite.mailboxes import place_all
 
 MESSAGES = 1_000_000
@@ -162,9 +162,4 @@ class Watching:
         self.wal_mb = max(self.wal_mb, self._wal.stat().st_size / 1e6)
 
     def _memory_mb(self) -> float:
-        return sum(_resident_kb(pid) for pid in self._pids) / 1000
-
-
-def _resident_kb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+        return sum(map(memory, self._pids)) / 1e6

@@ -15,7 +15,7 @@ from tests.bad_input import Wire
 from tests.faults.crowd import Crowd
 from tests.faults.flood import Outcomes, ask, request
 from tests.faults.mortal import Mortal
-from tests.server import until
+from tests.server import ServerProcess, until
 
 ROUNDS = 3
 GRACE_S = 10.0
@@ -37,12 +37,13 @@ def test_sigterm_under_load(tmp_path: Path, seed: int, say: Callable[[str], None
                 ann, acknowledged = end_under_load(server, total)
                 server.restart()
                 with Api(server.url) as api:
-                    assert len(api.texts(ann)) >= acknowledged > SENDERS
+                    assert len(api.texts(ann)) == acknowledged > SENDERS  # what took effect was told
         crowd.finish()
     say(f"{total.answers}, closed between answers: {total.closed}")
     counts = crowd.judged(tmp_path, f"SIGTERM, {workers} workers", server.errors, say)
     assert counts["messages acknowledged and never read"] == 0
     assert not total.cut
+    assert not total.unanswered
     assert not total.hung
     assert {status for status, _ in total.answers} <= {200, 429, 503}, total
     assert total.answers[200, ""] > ROUNDS * SENDERS
@@ -57,7 +58,8 @@ def end_under_load(server: Mortal, total: Outcomes) -> tuple[str, int]:
             wire.say(request("GET", f"/v1/messages/{api.user('bob')}?wait=60"))
         until(lambda: api.counted("tidings_waits") >= WAITERS)
         fields = {"senderId": ann, "receiverId": ann, "message": "m"}
-        sending = threading.Thread(target=lambda: asyncio.run(_senders(server.url, fields, total)))
+        sent = request("POST", "/v1/messages/send?type=private", fields)
+        sending = threading.Thread(target=lambda: asyncio.run(_ask_on(server.url, sent, total)))
         before = total.answers[200, ""]
         sending.start()
         until(lambda: total.answers[200, ""] > before + 2 * SENDERS)
@@ -75,6 +77,33 @@ def end_under_load(server: Mortal, total: Outcomes) -> tuple[str, int]:
     return ann, total.answers[200, ""] - before
 
 
-async def _senders(url: str, fields: dict[str, str], total: Outcomes) -> None:
-    sent = request("POST", "/v1/messages/send?type=private", fields)
+POLL, SHOW, SEND = "a poll without news", "a look at a user", "a send"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("what", [POLL, SHOW, SEND])
+def test_whoever_asks_without_a_pause_is_answered_to_the_last(tmp_path: Path, what: str, workers: str) -> None:
+    """Forty ask again as soon as they are answered: at SIGTERM none has a request that is not, and all are told."""
+    total = Outcomes()
+    with ServerProcess.start(tmp_path, "--workers", workers) as server:
+        with Api(server.url) as api:
+            ann = api.user("ann")
+            cursor = api.poll(ann)["cursor"]
+        fields = {"senderId": ann, "receiverId": ann, "message": "m"}
+        sent = {
+            POLL: request("GET", f"/v1/messages/{ann}?cursor={cursor}"),
+            SHOW: request("GET", f"/v1/users/{ann}"),
+            SEND: request("POST", "/v1/messages/send?type=private", fields),
+        }[what]
+        asking = threading.Thread(target=lambda: asyncio.run(_ask_on(server.url, sent, total)))
+        asking.start()
+        until(lambda: total.answers[200, ""] > 10 * SENDERS)
+        assert server.terminate() == 0
+        asking.join()
+        assert server.complaints == ""
+    assert total.answers.keys() == {(200, "")}
+    assert (total.unanswered, total.cut, total.hung) == (0, [], 0)
+
+
+async def _ask_on(url: str, sent: bytes, total: Outcomes) -> None:
     await asyncio.gather(*(ask(url, lambda: sent, total) for _ in range(SENDERS)))

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tidings.cli.chat import chat
 from tidings.cli.exits import CODES, INTERRUPTED, WRONG_USE, complain
@@ -21,7 +22,18 @@ LOOK: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
 }
 
-app = typer.Typer(name="tidings", pretty_exceptions_enable=False, epilog=CODES, **LOOK)
+
+class _Page(TyperGroup):
+    """The help page begins with what serves, then has the nouns, then the verbs."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """The names, in order."""
+        return sorted(
+            self.commands, key=lambda name: (name != "serve", not isinstance(self.commands[name], TyperGroup))
+        )
+
+
+app = typer.Typer(name="tidings", cls=_Page, pretty_exceptions_enable=False, epilog=CODES, **LOOK)
 user = typer.Typer(**LOOK)
 group = typer.Typer(**LOOK)
 store = typer.Typer(**LOOK)
@@ -89,11 +101,19 @@ app.command("check-history", short_help="Judge what clients were given.")(check_
 app.command("settings", hidden=True)(settings_page)
 
 
+def _wrong(error: typer.TyperException) -> str:
+    """What was asked for wrongly, and where stands how it is meant."""
+    if isinstance(error, typer.BadParameter) and not error.param:
+        return error.message  # a command's own words, about several options
+    text, context = error.format_message(), getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}. See: {context.command_path} --help" if context else text
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; gives the exit code, as exits.py lists them."""
     try:
         return app(arguments, prog_name="tidings", standalone_mode=False) or 0
     except typer.TyperException as error:
-        return complain(error.format_message(), WRONG_USE)
+        return complain(_wrong(error), WRONG_USE)
     except typer.Abort:  # Ctrl-C, where the command does not see to it itself
         return INTERRUPTED

@@ -62,8 +62,9 @@ def _refused(error: TidingsError, server: str, as_json: bool) -> int:
     from tidings.client import NotUnderstood, Unreachable
 
     is_refused = isinstance(error, Unreachable) and error.is_refused
+    is_foreign = error.code.startswith("http_")  # no problem of ours: another program, or a proxy
     code = FAILED
-    if isinstance(error, NotUnderstood) or error.retry_s is not None:
+    if isinstance(error, NotUnderstood) or error.retry_s is not None or is_foreign:
         code = UNREACHABLE
     elif error.status == 400:
         code = WRONG_USE
@@ -72,4 +73,8 @@ def _refused(error: TidingsError, server: str, as_json: bool) -> int:
         return code
     if is_refused:
         return complain(f"nobody listens on {server}; is the server running? Start it with: tidings serve", code)
+    if is_foreign:
+        return complain(
+            f"{server} answers HTTP {error.status}, and not as Tidings does; is another program there?", code
+        )
     return complain(error.detail or error.code, code)

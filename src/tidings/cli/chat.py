@@ -1,6 +1,8 @@
 """`tidings chat`."""
 
 import asyncio
+import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from tidings.client import Client
 
 UNSENT_MAX = 100  # lines that wait to be sent: then the next one is not taken yet
+AGAIN_S = 1.0  # between two tries to send, each of which has lasted a while
+AGAIN_MAX_S = 60.0
 SHOWN_WAIT_S = 5.0  # at the end, for one's own last words to come back
 
 With = Annotated[str, typer.Option("--with", metavar="OTHER", help="Talk to this user.", show_default=False)]
@@ -61,7 +65,9 @@ class _Talk:
         self._other_id = other_id
         self._group_id = group_id
         self._transport = transport
+        self._silence = Silence(screen)
         self._unsent: asyncio.Queue[str] = asyncio.Queue(UNSENT_MAX)
+        self._is_said = asyncio.Event()  # nothing more is typed
         self._has_begun = asyncio.Event()
         self._unshown: set[str] = set()  # ids of what was sent and did not come back yet
         self._early: set[str] = set()  # ids of what came back before its sending was answered
@@ -88,6 +94,7 @@ class _Talk:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self._give_up_unsent()
         return int(self._has_failed)
 
     async def _talk(self, lines: "Lines") -> None:
@@ -96,6 +103,7 @@ class _Talk:
         async for line in lines:
             if line.strip():
                 await self._unsent.put(line)
+        self._is_said.set()
         await self._unsent.join()
         await self._wait_for_own_words()
 
@@ -104,38 +112,70 @@ class _Talk:
             text = await self._unsent.get()
             self._is_sending = True
             try:
-                if self._group_id:
-                    message = await self._tidings.send_to_group(self._user_id, self._group_id, text)
-                else:
-                    message = await self._tidings.send(self._user_id, self._other_id, text)
+                message = await self._deliver(text)
                 if message.message_id not in self._early:
                     self._unshown.add(message.message_id)
             except TidingsError as error:
                 self._has_failed = True
-                self._screen.note(f"not sent: {text} ({error.detail or error.code})")
+                is_open = error.retry_s is not None  # it may have been taken, and the answer lost
+                self._screen.note(f"{'perhaps ' * is_open}not sent: {text} ({error.detail or error.code})")
+                if is_open:
+                    self._give_up_unsent()  # what was typed behind it would only wait as long
+            except asyncio.CancelledError:
+                self._screen.note(f"perhaps not sent: {text}")
+                raise
             finally:
                 self._is_sending = False
                 self._early.clear()
                 self._unsent.task_done()
 
+    async def _deliver(self, text: str) -> Message:
+        """Send it; again and again, under one key, while nobody answers and the talk goes on. Raises TidingsError."""
+        key = secrets.token_hex(16)
+        is_told = False
+        while True:
+            try:
+                if self._group_id:
+                    return await self._tidings.send_to_group(self._user_id, self._group_id, text, key=key)
+                return await self._tidings.send(self._user_id, self._other_id, text, key=key)
+            except TidingsError as error:
+                if error.retry_s is None or self._is_said.is_set():
+                    raise
+                if not is_told:
+                    self._screen.note(f"not sent yet: {text} ({error.detail or error.code}) Trying again ...")
+                is_told = True
+                pause_s = min(max(error.retry_s, AGAIN_S), AGAIN_MAX_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_said.wait(), pause_s)
+
+    def _give_up_unsent(self) -> None:
+        while not self._unsent.empty():
+            self._has_failed = True
+            self._screen.note(f"not sent: {self._unsent.get_nowait()}")
+            self._unsent.task_done()
+
     async def _show(self, letters: "Letters") -> None:
         """Show what comes, from now on, and say what is missing."""
         from tidings.client import Expired, Hole
 
-        silence = Silence(self._screen)
-
         def save(_: str) -> None:
-            silence.end()
+            self._silence.end()
             self._has_begun.set()
 
         while True:
             following = self._tidings.follow(
-                self._user_id, "now", save=save, tell=silence.tell, with_sent=True, transport=self._transport.value
+                self._user_id,
+                "now",
+                save=save,
+                tell=self._silence.tell,
+                with_sent=True,
+                transport=self._transport.value,
             )
             try:
                 while True:
                     try:
                         async for message in following:
+                            self._silence.end()
                             if self._is_ours(message):
                                 await letters.print([message])
                                 self._tick_off(message)

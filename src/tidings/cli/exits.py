@@ -10,6 +10,8 @@ UNREACHABLE = 3  # no Tidings server answered, or it can't now: a later try may 
 INTERRUPTED = 130  # Ctrl-C, as shells have it: 128 + SIGINT
 
 CODES = """\
+Each command explains itself: tidings COMMAND --help.
+
 Exit codes: 0 done; 1 refused or failed; 2 asked for wrongly; 3 no server answered, or it can't now;
 130 ended by Ctrl-C."""
 

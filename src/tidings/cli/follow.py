@@ -13,9 +13,8 @@ from tidings.cli.screen import Screen
 from tidings.errors import AnotherHistory, TidingsError
 
 if TYPE_CHECKING:
-    from tidings.cli.letters import Letters
     from tidings.cli.place import Place
-    from tidings.client import Client, Following
+    from tidings.client import Client
 
 
 class Transport(StrEnum):
@@ -98,7 +97,8 @@ async def _follow(
 
     user = await tidings.user(user_id)  # a wrong id, or no server, is said before anything is waited for
     if screen.is_for_people:
-        screen.note(f"following {user.username}; Ctrl-C ends it")
+        where = "" if begin is None else ", from now on" if begin == "now" else ", from where it ended"
+        screen.note(f"following {user.username}{where}; Ctrl-C ends it")
     silence = Silence(screen)
 
     def save(cursor: str) -> None:
@@ -109,7 +109,9 @@ async def _follow(
     following = tidings.follow(user_id, begin, save=save, tell=silence.tell, with_sent=sent, transport=transport.value)
     while True:
         try:
-            await _print_all(following, letters)
+            async for message in following:
+                silence.end()
+                await letters.print([message])
         except TidingsError as error:
             if not _may_go_on(error):
                 raise
@@ -119,11 +121,6 @@ async def _follow(
             screen.note(error.detail)
 
 
-async def _print_all(following: "Following", letters: "Letters") -> None:
-    async for message in following:
-        await letters.print([message])
-
-
 def _may_go_on(error: TidingsError) -> bool:
     from tidings.client import Expired, Hole
 
@@ -131,7 +128,7 @@ def _may_go_on(error: TidingsError) -> bool:
 
 
 class Silence:
-    """Says once that a server is away, however often it was asked, until it answers again."""
+    """Says once that a server is away, however often it was asked, and once that it answers again."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -145,4 +142,6 @@ class Silence:
 
     def end(self) -> None:
         """It has answered."""
+        if self._is_told:
+            self._screen.note("The server answers again.")
         self._is_told = False

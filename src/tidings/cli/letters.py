@@ -20,6 +20,8 @@ ASKED_MAX = 10  # at a time
 WHEN_CHARS = 12
 WHO_CHARS = 26
 WHO_ALONE_CHARS = 18  # where it is not said whom they wrote to
+NARROW_CHARS = 72  # a terminal with fewer has no room for three columns: texts stand below who wrote them
+INDENT_CHARS = 4
 ID_CHARS = 4
 
 
@@ -54,27 +56,43 @@ class Letters:
                 self._screen.fields(stamp, message.sender_id, message.recipient_id, message.message)
 
     def _show(self, message: Message) -> None:
+        from rich.padding import Padding
         from rich.table import Table
         from rich.text import Text
 
+        when = styled(short(message.timestamp), "dim")
+        style = "dim" if message.sender_id == self._user_id else "bold"
+        text = Text(
+            "\n".join(visible(line) for line in message.message.replace("\t", "    ").split("\n")), overflow="fold"
+        )
+        if (width := self._screen.console.width) < NARROW_CHARS:
+            self._screen.show(Text("  ").join([when, styled(self._who(message, width - len(when) - 2), style)]))
+            self._screen.show(Padding(text, (0, 0, 0, INDENT_CHARS)))  # so that no line of it looks like one of ours
+            return
         grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        who_chars = WHO_ALONE_CHARS if self._within else WHO_CHARS
         grid.add_column(width=WHEN_CHARS, no_wrap=True)
-        grid.add_column(width=WHO_ALONE_CHARS if self._within else WHO_CHARS, overflow="ellipsis", no_wrap=True)
+        grid.add_column(width=who_chars, overflow="ellipsis", no_wrap=True)
         grid.add_column(ratio=1, overflow="fold")
-        who = self._name(message.sender_id)
-        if message.recipient_id not in (self._user_id, self._within):
-            who += f" → {self._name(message.recipient_id)}"
-        text = "\n".join(visible(line) for line in message.message.replace("\t", "    ").split("\n"))
-        is_mine = message.sender_id == self._user_id
-        grid.add_row(styled(short(message.timestamp), "dim"), styled(who, "dim" if is_mine else "bold"), Text(text))
+        grid.add_row(when, styled(self._who(message, who_chars), style), text)
         self._screen.show(grid)
 
-    def _name(self, identity: str) -> str:
+    def _who(self, message: Message, cells: int) -> str:
+        """Who wrote it, and where to if that is not understood, in so many cells: names give way, ends of ids never."""
+        parties = [self._name(message.sender_id)]
+        if message.recipient_id not in (self._user_id, self._within):
+            parties.append(self._name(message.recipient_id))
+        ends = [end for _, end in parties]
+        names = _fitted([visible(name) for name, _ in parties], cells - len(" → ".join(ends)))
+        return " → ".join(name + end for name, end in zip(names, ends, strict=True))
+
+    def _name(self, identity: str) -> tuple[str, str]:
         """A name, and the end of the id, since several may be called alike; one's own is `me`, without."""
         name = self._names.get(identity)
-        if name is None or identity == self._user_id:
-            return name or identity
-        return f"{name} #{identity[-ID_CHARS:]}"
+        if identity == self._user_id:
+            return name or identity, ""
+        end = visible(identity[-ID_CHARS:])
+        return (identity[:-ID_CHARS], end) if name is None else (name, f" #{end}")
 
     async def _learn_names(self, messages: Sequence[Message]) -> None:
         ids = {message.sender_id for message in messages}
@@ -107,6 +125,18 @@ class Letters:
     def _give_up_names(self) -> None:
         """For a while ids stand for names: who reads should not wait for each."""
         self._ask_again_at = asyncio.get_running_loop().time() + NAMES_PAUSE_S
+
+
+def _fitted(names: list[str], cells: int) -> list[str]:
+    """Names cut to so many cells of a terminal together, the longest first; what is cut ends with dots."""
+    from rich.cells import cell_len, set_cell_size
+
+    fitted, lengths = [*names], [cell_len(name) for name in names]
+    while sum(lengths) > cells and max(lengths) > 1:
+        at = lengths.index(max(lengths))
+        fitted[at] = set_cell_size(names[at], lengths[at] - 2) + "…"
+        lengths[at] -= 1
+    return fitted
 
 
 def short(timestamp: str) -> str:

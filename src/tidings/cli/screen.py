@@ -35,13 +35,18 @@ class Screen:
         sys.stdout.write("\t".join(visible(value) for value in values) + "\n")
         sys.stdout.flush()
 
-    def show(self, what: "RenderableType") -> None:
-        """Something for people."""
+    @property
+    def console(self) -> "Console":
+        """What shows things to people."""
         if self._console is None:
             from rich.console import Console
 
             self._console = Console(highlight=False, soft_wrap=False)
-        self._console.print(what)
+        return self._console
+
+    def show(self, what: "RenderableType") -> None:
+        """Something for people."""
+        self.console.print(what)
 
     def say(self, *parts: str) -> None:
         """A sentence for people; every second part is somebody's own words or an id, and stands out."""
@@ -60,6 +65,8 @@ class Screen:
             self.say(f"{title}: none")
             return
         table = Table.grid(padding=(0, 2, 0, 0))
+        for is_id in (False, False, True):
+            table.add_column(no_wrap=is_id, overflow="fold")  # an id is whole, whatever else has to give way
         for name, identity in rows:
             table.add_row("", styled(name, "bold"), styled(identity, "dim"))
         self.say(f"{title}:")

@@ -1,12 +1,14 @@
 """`tidings backup`, `restore`, `doctor` and `check-history`: looking after a store, with or without a server on it."""
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -46,6 +48,10 @@ Target = Annotated[
     Path, typer.Argument(metavar="TARGET", help="The file to write, or a directory for one with the time in its name.")
 ]
 Backup = Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that tidings backup wrote.")]
+Looked = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="A backup to look over, instead of the store.", show_default=False),
+]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A history: one JSON object a line (docs/testing.md).")]
 
 
@@ -76,7 +82,7 @@ def restore(backup: Backup, store: Store = STORE, force: ForceAside = False, as_
     return told.code
 
 
-def doctor(store: Store = STORE, as_json: Json = False) -> int:
+def doctor(file: Looked = None, store: Store = STORE, as_json: Json = False) -> int:
     """Look a store, or a backup, over: for damage, holes, wrong order, orphans; while it is served or not.
 
     Ends with 0 if nothing is wrong, with 1 if something is, with 2 if it could not look. Nothing is changed.
@@ -85,7 +91,7 @@ def doctor(store: Store = STORE, as_json: Json = False) -> int:
 
     with _told(as_json, WRONG_USE) as told:
         with _status() as status:
-            found = examine(_checked(store), status)
+            found = examine(f"sqlite:///{quote(str(file))}" if file else _checked(store), status)
         told.show(found, _diagnosis(found))
         told.code = FAILED if found.findings else 0
     return told.code
@@ -120,7 +126,7 @@ def check_history(file: File, as_json: Json = False) -> int:
     with _told(as_json, WRONG_USE) as told:
         try:
             verdict = check(read_history(file))
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise UpkeepError(str(error)) from None
         anomalies = [{"kind": a.kind, "text": a.text, "events": a.events} for a in verdict.anomalies]
         told.show({"counts": dict(verdict.counts), "anomalies": anomalies}, verdict.report())
@@ -138,7 +144,13 @@ class _Told:
     def show(self, value: Any, words: str) -> None:
         import msgspec
 
-        sys.stdout.write((msgspec.json.encode(value).decode() if self._as_json else words) + "\n")
+        try:
+            sys.stdout.write((msgspec.json.encode(value).decode() if self._as_json else words) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+        except OSError as error:
+            raise UpkeepError(f"it is done, and can't be told: {error.strerror}") from None
 
 
 @contextmanager
@@ -148,14 +160,15 @@ def _told(as_json: bool, code: int) -> Iterator[_Told]:
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield told
-    except (UpkeepError, StartError) as error:
-        told.code = code if isinstance(error, UpkeepError) else WRONG_USE  # a --store that names none
+    except (UpkeepError, StartError, OSError) as error:
+        told.code = WRONG_USE if isinstance(error, StartError) else code  # a --store that names none
+        detail = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         if as_json:
             import msgspec
 
-            sys.stderr.write(msgspec.json.encode({"detail": str(error)}).decode() + "\n")
+            sys.stderr.write(msgspec.json.encode({"detail": detail}).decode() + "\n")
         else:
-            complain(str(error), told.code)
+            complain(detail, told.code)
     finally:
         signal.signal(signal.SIGTERM, before)
 

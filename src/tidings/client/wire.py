@@ -113,8 +113,9 @@ class Wire:
             try:
                 socket = await connecting
             except aiohttp.WSServerHandshakeError as error:
+                passing = refusal(error.status, b"", None)  # a proxy's word for a server that is away, perhaps
                 what = f"{self.url} answers with HTTP {error.status} where a WebSocket was asked for."
-                raise Unfit(NotUnderstood(what)) from None
+                raise Unfit(NotUnderstood(what) if passing.retry_s is None else passing) from None
             async with socket:
                 yield socket
 

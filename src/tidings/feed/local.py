@@ -15,6 +15,7 @@ from tidings.model import Batch
 log = logging.getLogger("tidings.feed")
 
 PAGE = 1_000  # changes read from the store at a time: about 5 ms
+PUT_OFF_S = 0.02  # news is waited for that our own next commit should bring: longer, and it was none
 
 
 class Log(Protocol):
@@ -67,6 +68,7 @@ class LocalFeed:
         self._timer: asyncio.TimerHandle | None = None
         self._looked: asyncio.Task[None] | None = None  # follows what a look has seen
         self._is_put_off = False  # woken while own writes were under way
+        self._put_off: asyncio.TimerHandle | None = None
 
     @property
     def identity(self) -> int:
@@ -130,8 +132,9 @@ class LocalFeed:
         return self.settled
 
     async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._put_off):
+            if timer is not None:
+                timer.cancel()
         if self._looked is not None:
             self._looked.cancel()
             await asyncio.gather(self._looked, return_exceptions=True)
@@ -174,9 +177,18 @@ class LocalFeed:
             self._apply(batch)
 
     def _take_wake(self) -> None:
-        if self._log.waiting:  # our next commit brings the news of others before it: a reading of its own can wait
-            self._is_put_off = True
-        else:
+        if not self._log.waiting:
+            self._look()
+            return
+        self._is_put_off = True  # our next commit brings the news of others before it: a reading of its own can wait
+        if self._put_off is None:
+            self._put_off = asyncio.get_running_loop().call_later(PUT_OFF_S, self._end_put_off)
+
+    def _end_put_off(self) -> None:
+        """Look after all, if what was under way was refused, or takes long."""
+        self._put_off = None
+        if self._is_put_off:
+            self._is_put_off = False
             self._look()
 
     def _look_on(self) -> None:

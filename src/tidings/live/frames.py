@@ -1,7 +1,6 @@
 """The frames of one WebSocket (RFC 6455), by the Sans-I/O layer of `websockets`; a close says why as compact JSON."""
 
 import logging
-import secrets
 from typing import cast
 
 import msgspec
@@ -72,7 +71,5 @@ class _Reason(msgspec.Struct):
 
 def _reason(code: str, retry_s: float | None) -> str:
     """At most 123 bytes, which is what fits (RFC 6455, 5.5)."""
-    after = round(
-        (retry_s or 0.0) * (1 + secrets.randbelow(501) / 1000), 3
-    )  # those sent away together don't come back so
-    return msgspec.json.encode(_Reason(code, retry_s is not None, after)).decode()
+    reason = _Reason(code, retry_s is not None, round(retry_s or 0.0, 3))
+    return msgspec.json.encode(reason).decode()

@@ -42,6 +42,11 @@ class Ending(msgspec.Struct, frozen=True):
     detail: str
     retry_s: float | None
 
+    @classmethod
+    def by(cls, error: TidingsError) -> "Ending":
+        """What a poll would be refused with; those who are sent away together don't come back so."""
+        return cls(error.code, str(error), None if error.retry_s is None else _spread(error.retry_s))
+
 
 class Outlet(Protocol):
     """What carries a stream. Nothing here waits or fails: what can't be written is for nobody."""
@@ -115,7 +120,7 @@ class Session:
                 await self._pause()
             return self._ending
         except TidingsError as error:
-            return Ending(error.code, str(error), error.retry_s)
+            return Ending.by(error)
         finally:
             self._is_live = False
 
@@ -139,6 +144,9 @@ class Session:
     def take(self, news: Sequence[News], position: int) -> None:
         """Write what the tail hands over."""
         if not self._is_live or not news:
+            return
+        if len(news) > PAGE:  # this node stood still for a while; so much is given page by page
+            self._fall_back()
             return
         if self._outlet.is_full:
             self._is_live = False  # until it is drained
@@ -206,16 +214,16 @@ class Session:
                 tries += 1
                 if tries >= TRIES_MAX:
                     raise
-                await asyncio.sleep((error.retry_s or 0.0) * (1 + secrets.randbelow(501) / 1000))
+                await asyncio.sleep(_spread(error.retry_s or 0.0))
                 continue
             if is_all and reading.until == self._node.tail.position:
                 self._marks, self._digest, self._is_live = reading.marks(), reading.digest, True
                 self._outlet.heartbeat(self._cursor)
+            elif not is_all:
+                await self._messages.give_way()
 
     async def _begin(self) -> Reading:
         """A reading from the cursor; from then on the tail hands over what it does not give."""
-        if not self._node.tail.is_open:
-            self.drained()
         reading = await self._messages.begin(self._question_from(self._cursor))
         boxes = reading.mailboxes
         if boxes != self._boxes:
@@ -223,6 +231,9 @@ class Session:
             self._node.tail.subscribe(self, boxes)
             self._boxes = boxes
             self._node.feed.expect_news()
+            await self._node.sight()  # else what was committed since the reading began waits for the next look
+        if not self._node.tail.is_open:  # looked at only now: who subscribed too late was not told
+            self.drained()
         return reading
 
     async def _give(self, reading: Reading) -> bool:
@@ -255,3 +266,7 @@ class Session:
 
     def _question_from(self, cursor: str) -> Question:
         return Question(self._question.user_id, cursor=cursor, with_sent=self._question.with_sent, limit=PAGE)
+
+
+def _spread(seconds: float) -> float:
+    return seconds * (1 + secrets.randbelow(501) / 1000)

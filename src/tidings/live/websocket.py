@@ -106,7 +106,7 @@ class Socket(asyncio.Protocol):
                 with streams.beating(self):
                     ending = await session.run(self)
         except TidingsError as error:
-            ending = Ending(error.code, str(error), error.retry_s)
+            ending = Ending.by(error)
         except Exception as error:
             ending = Ending(internal(f"GET {ROUTE}", error).code, "", None)
         finally:

@@ -50,6 +50,7 @@ class Messages:
         self._count_cold = count_cold
         self._waits: Counter[str] = Counter()
         self._telling: set[asyncio.Task[None]] = set()
+        self._way = asyncio.Lock()
         self.waits = 0  # long-polls held
 
     async def send(self, sender_id: str, recipient_id: str, text: str, is_group: bool, key: Key | None) -> Message:
@@ -144,8 +145,17 @@ class Messages:
             is_last = question.timestamp is None and not more
             yield Answer(page.messages, reading.cursor(more) if is_last else None, more, page.expired)
             if more:
+                await self.give_way()
                 await reading.follow()
                 page = await reading.next(question.limit)
+
+    async def give_way(self) -> None:
+        """Wait between two pages: of all long readings, one goes on in each turn of the event loop.
+
+        Else those whose pages are all in memory would keep everybody from being answered.
+        """
+        async with self._way:
+            await asyncio.sleep(0)
 
     async def _answer(self, question: Question) -> Answer:
         if question.cursor == NOW:

@@ -22,10 +22,10 @@ _BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps beside a file
 
 def back_up(path: Path, target: Path, *, force: bool, on_progress: Progress) -> BackedUp:
     """See `tidings.store.upkeep`."""
-    if target.is_dir():
-        target = target / f"tidings-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
-    _check_target(path, target, force)
     with told(f"{target} can't be written"):
+        if target.is_dir():
+            target = target / f"tidings-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
+        _check_target(path, target, force)
         temporary = beside(target)
         try:
             copy(path, temporary, on_progress)
@@ -72,11 +72,13 @@ def beside(target: Path) -> Path:
 
 def reading(path: Path) -> apsw.Connection:
     """A connection that only reads. Raises UpkeepError if there is no file, or none that can be opened."""
-    if restoring(path).exists():
-        raise UpkeepError(f"a restore of {path} was broken off; run it again")
-    if not path.is_file():
-        raise UpkeepError(f"there is no store at {path}" if not path.exists() else f"{path} is no file")
     with told(f"{path} can't be read"):
+        if restoring(path).exists():
+            raise UpkeepError(f"a restore of {path} was broken off; run it again")
+        if not path.is_file():
+            raise UpkeepError(f"there is no store at {path}" if not path.exists() else f"{path} is no file")
+        if not os.access(path, os.R_OK, effective_ids=True):  # of which SQLite says only that it is unable
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)  # with its log, which needs an index
         try:
             if path.with_name(path.name + "-wal").exists():  # who only looks leaves it as it is, for whoever looks next
