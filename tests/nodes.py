@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.backends import LoggedPlace, Wires
+from tests.backends import LoggedPlace
+from tests.wires import Wires
 from tidings.app import Memory
 from tidings.config import Settings
 from tidings.directory import Directory

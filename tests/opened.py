@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import LOGGED, PLACES, LocalWires, LoggedPlace, Place, RedisWires, Wires, sign_up
+from tests.backends import LOGGED, PLACES, LoggedPlace, Place, sign_up
 from tests.nodes import NEVER_S, Served, join, memory_of, served
 from tests.redis_nodes import Cluster
+from tests.wires import LocalWires, RedisWires, Wires
 from tidings.feed.local import LocalFeed
 from tidings.store import LoggedStore, Store
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from tests.backends import LoggedPlace, Wires, private, sign_up
+from tests.backends import LoggedPlace, private, sign_up
+from tests.wires import Wires
 from tidings.feed import Feed
 from tidings.model import Batch, Change, Posted, Written
 from tidings.store import LoggedStore

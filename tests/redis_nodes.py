@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from tests.backends import CountedFeed, RedisWires
 from tests.pairs import DEADLINE_S, Recorder
+from tests.wires import CountedFeed, RedisWires
 from tidings.feed.redis import RedisFeed
 from tidings.feed.redis.bounds import WIDE, Bounds
 from tidings.model import Altered, Batch, Message, Posted, mint, own

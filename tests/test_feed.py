@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import WIRES, LoggedPlace, Wires, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tests.pairs import DEADLINE_S, Node, bare, pair, start
+from tests.wires import WIRES, Wires
 from tidings.model import Altered, Batch, Posted, User, mint
 
 pytest_plugins = "tests.opened"

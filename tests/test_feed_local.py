@@ -7,9 +7,10 @@ import asyncio
 
 import pytest
 
-from tests.backends import LocalWires, LoggedPlace, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tests.nodes import interpose
 from tests.pairs import pair, start
+from tests.wires import LocalWires
 
 pytest_plugins = "tests.opened"
 pytestmark = [pytest.mark.anyio, pytest.mark.logged]

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.backends import RedisWires
 from tests.pairs import DEADLINE_S
 from tests.redis_nodes import BRISK, Cluster, altered, eventually
+from tests.wires import RedisWires
 from tidings.errors import FeedUnavailable
 from tidings.feed.redis.link import Broken, Link
 from tidings.feed.redis.wire import Entry, Place

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from tests.backends import HeldFloor, RedisWires
 from tests.redis_nodes import BRISK, Cluster, Teller, age, eventually, posted
+from tests.wires import HeldFloor, RedisWires
 from tidings.model import Batch, Posted
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.backends import CountedFeed, HeldFloor
 from tests.pairs import Recorder
 from tests.redis_nodes import BRISK, Cluster, eventually
 from tests.redis_server import RedisServer
+from tests.wires import CountedFeed, HeldFloor
 from tidings.errors import FeedUnavailable, StartError
 from tidings.feed.redis import RedisFeed
 from tidings.feed.redis.freshness import Freshness

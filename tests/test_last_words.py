@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.backends import LoggedPlace, Wires, gather_group, key, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, key, private, sign_up, to_group
 from tests.nodes import Served, join
+from tests.wires import Wires
 from tidings.board import Board
 from tidings.errors import Conflict
 from tidings.store import LoggedStore

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.backends import LoggedPlace, Wires, private, sign_up
+from tests.backends import LoggedPlace, private, sign_up
 from tests.nodes import Served, begin, interpose, join
+from tests.wires import Wires
 from tidings.errors import Unknown
 from tidings.live import Event, Session, Streams
 from tidings.live.session import PAGE

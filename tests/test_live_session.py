@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.backends import LoggedPlace, Wires, gather_group, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, sign_up, to_group
 from tests.nodes import Served, join
+from tests.wires import Wires
 from tidings.live import Ending, Event, Session, Streams
 from tidings.model import Group, mint
 from tidings.service import Groups, Node, Question, Users

@@ -9,8 +9,9 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.backends import Counting, LoggedPlace, Wires, gather_group, key, private, sign_up, to_group
+from tests.backends import Counting, LoggedPlace, gather_group, key, private, sign_up, to_group
 from tests.nodes import Served, begin, commit_untold, interpose, join, tell
+from tests.wires import Wires
 from tidings.config import Settings
 from tidings.cursor import Hint, Vector, pack_vector, unpack_vector
 from tidings.cursor import mint as mint_cursor

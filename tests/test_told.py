@@ -8,9 +8,10 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.backends import LoggedPlace, Wires, gather_group, private, sign_up, to_group
+from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
 from tests.nodes import ROADS, Served, begin, commit_untold, interpose, join
 from tests.test_bounds import holding_the_file
+from tests.wires import Wires
 from tidings.errors import Refused, StoreUnavailable
 from tidings.model import Posted, Start, Written, own, room, sent
 from tidings.store import LoggedStore
