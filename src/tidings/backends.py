@@ -70,6 +70,10 @@ async def _shared(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
     store.stamp_with(feed)
 
     def gauges() -> Mapping[str, float]:
-        return {"tidings_feed_proof_age_seconds": feed.proof_age_s, "tidings_feed_held": feed.held}
+        return {
+            "tidings_feed_proof_age_seconds": feed.proof_age_s,
+            "tidings_feed_position": feed.position,
+            "tidings_feed_held": feed.held,
+        }
 
     return Backends(store, feed, await feed.recent(REBUILT), store.learn, gauges)

@@ -37,6 +37,7 @@ GAUGES = {
     "tidings_streams": "Of these, streams.",
     "tidings_writes_waiting": "Writes that wait for the store now.",
     "tidings_feed_proof_age_seconds": "How old the proof is that nothing told was missed; over 1, polls are cold.",
+    "tidings_feed_position": "The last change that this node has applied.",
     "tidings_feed_held": "Commits of this node that the feed was not yet seen to have taken.",
 }
 
