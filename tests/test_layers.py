@@ -14,6 +14,7 @@ SOURCE = ROOT / "src" / "tidings"
 LAYERS = (
     ("__main__", "cli", "server", "supervisor", "listening", "accepting", "protocol", "flow", "garbage"),
     ("app", "routes"),
+    ("backends",),
     ("api", "live"),
     ("service",),
     ("tail", "directory"),

@@ -27,7 +27,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
 from tidings.errors import Internal, StoreUnavailable, TidingsError
-from tidings.store import Meter
+from tidings.store import RemoteMeter
 from tidings.store.dynamodb.address import Address
 
 log = logging.getLogger("tidings.store")
@@ -79,7 +79,7 @@ class Busy(StoreUnavailable):
 class Driver:
     """The one client of a store."""
 
-    def __init__(self, client: Any, meter: Meter) -> None:
+    def __init__(self, client: Any, meter: RemoteMeter) -> None:
         self._client = client
         self._meter = meter
         self._loop = asyncio.get_running_loop()
@@ -198,7 +198,7 @@ def reason(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def connected(address: Address, meter: Meter) -> AsyncIterator[Driver]:
+async def connected(address: Address, meter: RemoteMeter) -> AsyncIterator[Driver]:
     """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
     config = AioConfig(
         connect_timeout=_CONNECT_S,

@@ -16,7 +16,7 @@ from tidings.cache import Cache
 from tidings.errors import TidingsError
 from tidings.model import Batch, Change, Head, Message, Posted, Written, sent
 from tidings.stamps import Stamps
-from tidings.store import Meter
+from tidings.store import RemoteMeter
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.driver import Busy, Check, Driver, Item, Unmet, translate
 from tidings.store.dynamodb.keys import Keys
@@ -34,7 +34,9 @@ Outcome = Written[Message] | TidingsError
 class Sender:
     """Puts what `lanes` give it; what it needs of the rest of the store, it is given."""
 
-    def __init__(self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: Meter) -> None:
+    def __init__(
+        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: RemoteMeter
+    ) -> None:
         self.driver = driver
         self.table = table
         self.people = people
