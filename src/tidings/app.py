@@ -64,6 +64,7 @@ async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, 
     ends = await open_backends(settings, metrics, worker, stack)
     store, feed = ends.store, ends.feed
     tail = Tail(settings.tail_window_s, settings.tail_max_bytes)
+    ends.attach(tail)
     directory = Directory(store, settings.directory_max_users, settings.directory_max_heads)
     await feed.start(ends.after, Memory(directory, tail, ends.learn))
     node = Node(settings, store, feed, tail, directory)

@@ -13,6 +13,7 @@ from tidings.metrics import Metrics
 from tidings.metrics.shared import SharedMetrics
 from tidings.model import Batch
 from tidings.store import Store, open_store
+from tidings.tail import Tail
 
 REBUILT = 20_000  # changes that a starting tail takes from the store or the feed at most: 0.2 s
 
@@ -31,13 +32,14 @@ class Worker:
 class Backends:
     """A store, a feed to be started, and the position `after` which the tail begins.
 
-    `learn` is to be given what the feed tells.
+    `learn` is to be given what the feed tells, `attach` the tail that holds it.
     """
 
     store: Store
     feed: Feed
     after: int
     learn: Callable[[Batch], None] | None = None
+    attach: Callable[[Tail], None] = lambda tail: None
 
 
 async def open_backends(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Backends:
@@ -70,4 +72,8 @@ async def _shared(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
     stack.push_async_callback(feed.close)
     store.stamp_with(feed)
     counts.watch(lambda: feed.proof_age_s, lambda: feed.position, lambda: feed.held)
-    return Backends(store, feed, await feed.recent(REBUILT), store.learn)
+
+    def attach(tail: Tail) -> None:
+        store.announce_with(feed.publish, tail.has_told)
+
+    return Backends(store, feed, await feed.recent(REBUILT), store.learn, attach)

@@ -16,6 +16,7 @@ from tidings.stamps import Stamps
 from tidings.store import RemoteMeter, Settle
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address, address_of
+from tidings.store.dynamodb.announcing import HasTold, Publish
 from tidings.store.dynamodb.changes import Changes, Limits
 from tidings.store.dynamodb.driver import Driver, Unmet, connected, is_unknown, reason
 from tidings.store.dynamodb.keys import Keys
@@ -76,6 +77,10 @@ class DynamoStore:
     def stamp_with(self, stamps: Stamps) -> None:
         """Take messages' timestamps from there."""
         self._sender.stamps = stamps
+
+    def announce_with(self, publish: Publish, has_told: HasTold) -> None:
+        """Tell what others left untold; `has_told` says what was told, by mailbox, seq and timestamp, or may be."""
+        self._sender.announcer.join(publish, has_told)
 
     @property
     def waiting(self) -> int:

@@ -197,6 +197,14 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def are_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
+    """Whether what is in every one of a put's places is what it put there: it was done, and its answer was lost."""
+    return all(
+        check.found is not None and check.found["id"]["S"] == message_id
+        for check, message_id in zip(checks, ids, strict=True)
+    )
+
+
 @asynccontextmanager
 async def connected(address: Address, meter: RemoteMeter) -> AsyncIterator[Driver]:
     """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
