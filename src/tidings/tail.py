@@ -117,7 +117,7 @@ class Tail:
         self.position = self.complete_since = position
         self._complete_since_time = sys.maxsize if latest is None else latest  # unknown until something is evicted
         self._wake(list(self._waiters))
-        for subscriber in self._everyone():
+        for subscriber in self.subscribers:
             subscriber.lost()
 
     def apply(self, batch: Batch) -> None:
@@ -238,7 +238,7 @@ class Tail:
         """Wake all who wait, now and later, because the server stops."""
         self._is_open = False
         self._wake(list(self._waiters))
-        for subscriber in self._everyone():
+        for subscriber in self.subscribers:
             subscriber.drained()
 
     def _put(self, mailbox: str, seq: int, posted: Posted) -> None:
@@ -283,7 +283,9 @@ class Tail:
             return [Found(_timestamp(news), mailbox, copy_of(news)) for news in wanted]
         return [Found(_timestamp(news), mailbox, news.message) for news in wanted]
 
-    def _everyone(self) -> Sequence[Subscriber]:
+    @property
+    def subscribers(self) -> Sequence[Subscriber]:
+        """Who is handed news."""
         return list({subscriber: None for some in self._subscribers.values() for subscriber in some})
 
     def _hand_over(self, batch: Batch) -> None:
