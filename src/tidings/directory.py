@@ -252,7 +252,7 @@ class Directory:
             self._heads.replace(mailbox, Head(seq, timestamp, head.gone, head.gone_timestamp))
         load = self._loading_heads.get(mailbox)
         if load is not None:
-            load.newer[mailbox] = Head(seq, timestamp)
+            load.newer[mailbox] = _later(Head(seq, timestamp), load.newer.get(mailbox))
 
     async def _load(self, user_id: str) -> Entry:
         try:
