@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -54,8 +55,9 @@ class Many:
             to_store = Leads(endpoint.hostname or "", endpoint.port or 0, self._hears)
             self.doors = self._stack.enter_context(Doors([to_redis, to_store] * 3))
             self._prefix = store.partition("?")[0]
-            for number in range(3):
-                self.nodes.append(self._stack.enter_context(self._start(number)))
+            with ThreadPoolExecutor() as starting:
+                begun = [starting.submit(self._start, number) for number in range(3)]
+            self.nodes = [self._stack.enter_context(node.result()) for node in begun]
             self.target = Target(self.urls[0], threading.Event(), self.urls[1:], self._may_hang, PATIENCE_S)
             self.target.up.set()
             until(lambda: all(self._is_ready(url) for url in self.urls))
@@ -77,7 +79,7 @@ class Many:
 
     def newcomer(self) -> Mortal:
         """One more node, that remembers nothing; a context manager."""
-        return self._start(len(self.nodes) - 2)
+        return self._start(0, "newcomer")
 
     def kill(self, number: int) -> None:
         """SIGKILL a node."""
@@ -134,9 +136,9 @@ class Many:
         """Start a node again that was killed."""
         self.nodes[number].restart()
 
-    def _start(self, number: int) -> Mortal:
+    def _start(self, number: int, name: str = "") -> Mortal:
         feed, store = self.doors.ports[2 * number : 2 * number + 2]
-        data = self._directory / f"node-{len(self.nodes)}"
+        data = self._directory / (name or f"node-{number}")
         data.mkdir(exist_ok=True)
         places = f"{self._prefix}?endpoint=http://127.0.0.1:{store}", f"redis://127.0.0.1:{feed}/0"
         env = self._clock.env if self._clock and not number else None

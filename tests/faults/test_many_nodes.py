@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.clock import LIBRARIES, MISSING, Clock
+from tests.faults.clock import LIBRARIES, MISSING, Clock, late
 from tests.faults.crowd import Crowd
 from tests.faults.following import Followers
 from tests.faults.many import Many, run_s
@@ -122,18 +122,15 @@ def test_the_clock_of_a_node(tmp_path: Path, seed: int, say: Callable[[str], Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LIBRARIES, reason=MISSING)
 def test_the_clock_of_redis(tmp_path: Path, seed: int, say: Callable[[str], None]) -> None:
     """The feed's server comes back empty with a clock an hour behind, and again with a right one."""
-    clock = Clock(tmp_path / "clock")
     behind = False
 
     def restarts(many: Many, rng: random.Random, go_on: GoOn) -> None:
         nonlocal behind
         behind = not behind
-        clock.set(-3600 if behind else 0)
         many.redis.kill()
-        many.redis.start(env=clock.env)
+        many.redis.start(late(tmp_path, -3600 if behind else 0))
         told = int(many.redis.call("TIME")[0])
         assert (time.time() - told > 3000) is behind, "the server has that clock"
         go_on(rng.uniform(1, 3))
