@@ -1,0 +1,160 @@
+"""The parts of a cluster: which program each is, how it is started, and when it is ready."""
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.cluster.keeping import Failed, Plan
+
+ROOT = Path(__file__).parent.parent.parent
+BALANCER = Path(__file__).with_name("haproxy.cfg")
+LISTENING = re.compile(r"^Tidings is listening on (http://\S+)$", re.MULTILINE)
+ANSWER_S = 2.0  # of a server that was asked whether it is ready
+INIT_S = 60.0
+HOST = "127.0.0.1"
+
+# Debian keeps servers out of the PATH of those who are not root.
+WHERE = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+
+# Which key is the stand-in's own affair, and no real one should get there.
+NO_KEYS = {"AWS_ACCESS_KEY_ID": "tidings", "AWS_SECRET_ACCESS_KEY": "tidings", "AWS_SESSION_TOKEN": ""}
+
+
+def find_programs(*, needs_feed: bool) -> tuple[str, str]:
+    """The balancer and the feed's server ("" if none is needed). Raises Failed, in words that say what to install."""
+    balancer = shutil.which("haproxy", path=WHERE)
+    feed = (shutil.which("redis-server", path=WHERE) or shutil.which("valkey-server", path=WHERE)) if needs_feed else ""
+    missing = [package for package, found in (("haproxy", balancer), ("redis-server", feed)) if found is None]
+    if missing:
+        packages = " ".join(missing)
+        raise Failed(
+            f"{' and '.join(missing)} must be installed; on Debian and Ubuntu: sudo apt-get install {packages}"
+        )
+    return balancer or "", feed or ""
+
+
+def standin(port: int) -> Plan:
+    """A server of DynamoDB's API, which has everything in memory. Raises Failed if `make standin` made none."""
+    program = ROOT / "build" / "standin" / "bin" / "ministack"
+    if not program.exists():
+        raise Failed("there is no server of DynamoDB's API; make standin installs one, --store names another")
+    url = f"http://{HOST}:{port}/"
+    env = {"SERVICES": "dynamodb", "BIND_HOST": HOST, "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
+
+    async def is_ready(_: str) -> bool:
+        return await _status(url) != 0
+
+    return Plan("store", [str(program)], is_ready, env, is_vital=True)
+
+
+def feed(program: str, port: int) -> Plan:
+    """A redis-server or valkey-server as the feed wants it: it has news only, so keeps nothing, but evicts nothing."""
+    command = [program, "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"]
+
+    async def is_ready(_: str) -> bool:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                reader, writer = await asyncio.open_connection(HOST, port)
+                writer.write(b"PING\r\n")
+                answer = await reader.readline()
+                writer.close()
+                return answer == b"+PONG\r\n"
+        return False
+
+    return Plan("feed", [*command, "--maxmemory", "256mb", "--maxmemory-policy", "noeviction"], is_ready)
+
+
+def node(name: str, port: int, store: str, news: str, env: dict[str, str]) -> Plan:
+    """One node."""
+    where = ("--host", HOST, "--port", str(port), "--workers", "1")
+    command = [sys.executable, "-m", "tidings", "serve", *where, "--store", store, "--feed", news]
+
+    async def is_ready(said: str) -> bool:
+        found = LISTENING.search(said)
+        return found is not None and await _status(f"{found[1]}/readyz") == 200
+
+    return Plan(name, command, is_ready, env)
+
+
+def balancer(program: str, port: int, nodes: Mapping[str, int], room: Path) -> Plan:
+    """HAProxy over the nodes, of which names and ports are given; its configuration is written into `room`."""
+    servers = "\n".join(f"    server {name} {HOST}:{its_port}" for name, its_port in nodes.items())
+    config = room / "haproxy.cfg"
+    config.write_text(BALANCER.read_text().format(bind=f"{HOST}:{port}", servers=servers))
+    url = f"http://{HOST}:{port}/readyz"
+
+    async def is_ready(_: str) -> bool:
+        return await _status(url) == 200
+
+    return Plan("balancer", [program, "-db", "-f", str(config)], is_ready)
+
+
+async def init(store: str, env: dict[str, str]) -> None:
+    """Make the tables, or look at those that are there. Raises Failed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tidings", "store", "init", "--store", store),
+        env={**os.environ, **env},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(INIT_S):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        raise Failed(f"tidings store init did not end within {INIT_S:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise Failed(said.decode(errors="replace").strip())
+
+
+def reserve(port: int = 0) -> socket.socket:
+    """A socket that keeps a port of the loopback, 0 for a free one: nobody is given it, who asks for it gets it.
+
+    (Of sockets with SO_REUSEADDR any number may be bound to a port, as long as none listens.) Raises Failed if somebody
+    listens there.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((HOST, port))
+    except OSError as error:
+        held.close()
+        why = f"can't be had ({error.strerror}); choose another --port, or 0 for a free one"
+        raise Failed(f"{HOST}:{port} {why}") from None
+    return held
+
+
+def port_of(held: socket.socket) -> int:
+    """The port that a socket keeps."""
+    port: int = held.getsockname()[1]
+    return port
+
+
+async def _status(url: str) -> int:
+    """The status with which it answers a GET; 0 if there is no answer."""
+    return await asyncio.to_thread(_ask, url)
+
+
+def _ask(url: str) -> int:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=ANSWER_S) as answer:
+            status: int = answer.status
+            return status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
