@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.api_client import Api
 from tests.backends import forget
 from tests.redis_server import RedisServer
 from tests.server import ServerProcess, until
@@ -28,6 +29,11 @@ class Nodes:
     def urls(self) -> list[str]:
         """Where each of them listens."""
         return [process.url for process in self.processes]
+
+
+def api_of(serving: ServerProcess | Nodes) -> Api:
+    """A client of a server; of nodes, of all in turn."""
+    return Api(*(serving.urls if isinstance(serving, Nodes) else [serving.url]))
 
 
 @contextmanager

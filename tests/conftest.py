@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.api_client import Api
-from tests.cluster import Nodes, nodes
+from tests.cluster import Nodes, api_of, nodes
 from tests.server import ServerProcess
 
 # How long an example takes is the machine's affair: no test fails by the clock.
@@ -46,8 +46,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 @pytest.fixture(scope="module", params=["server", "two_nodes"], ids=["one machine", "two nodes"])
 def api(request: pytest.FixtureRequest) -> Iterator[Api]:
     """A server of one machine, and two nodes that are asked in turn."""
-    serving = request.getfixturevalue(request.param)
-    with Api(*([serving.url] if isinstance(serving, ServerProcess) else serving.urls)) as opened:
+    with api_of(request.getfixturevalue(request.param)) as opened:
         yield opened
 
 
