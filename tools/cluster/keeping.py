@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-READY_S = 60.0  # for what takes two seconds on an idle machine
+READY_S = 30.0  # for what takes two seconds on an idle machine
 LOOK_S = 0.05
 END_S = 30.0  # more than a node's --grace-s
 STEADY_S = 5.0  # who ran so long did not fail at starting
@@ -23,11 +23,11 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a part is started; `is_ready` is given what it has printed, and may ask it."""
+    """How a part is started. `what_lacks` is given what it has printed, may ask it, and says why it is not ready."""
 
     name: str
     command: Sequence[str]
-    is_ready: Callable[[str], Awaitable[bool]]
+    what_lacks: Callable[[str], Awaitable[str]]
     env: Mapping[str, str] = field(default_factory=dict)
     is_vital: bool = False  # whether it takes everything along when it ends
 
@@ -64,11 +64,11 @@ class Part:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us, who end the others in order
             )
-        while not await self.plan.is_ready(self.log.read_bytes()[seen:].decode(errors="replace")):
+        while lacks := await self.plan.what_lacks(self.log.read_bytes()[seen:].decode(errors="replace")):
             if self._process.returncode is not None:
                 raise Failed(f"{self.plan.name} did not start ({self.how()}): {self._last_words()}")
             if time.monotonic() > self._began_at + READY_S:
-                raise Failed(f"{self.plan.name} is not ready after {READY_S:.0f} s; what it said is in {self.log}")
+                raise Failed(f"{self.plan.name} is not ready after {READY_S:.0f} s: {lacks} ({self.log})")
             await asyncio.sleep(LOOK_S)
 
     async def ended(self) -> float:

@@ -1,7 +1,6 @@
 """The parts of a cluster: which program each is, how it is started, and when it is ready."""
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
@@ -49,27 +48,29 @@ def standin(port: int) -> Plan:
     url = f"http://{HOST}:{port}/"
     env = {"SERVICES": "dynamodb", "BIND_HOST": HOST, "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
 
-    async def is_ready(_: str) -> bool:
-        return await _status(url) != 0
+    async def what_lacks(_: str) -> str:
+        status, said = await _ask(url)
+        return "" if status else said
 
-    return Plan("store", [str(program)], is_ready, env, is_vital=True)
+    return Plan("store", [str(program)], what_lacks, env, is_vital=True)
 
 
 def feed(program: str, port: int) -> Plan:
     """A redis-server or valkey-server as the feed wants it: it has news only, so keeps nothing, but evicts nothing."""
     command = [program, "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no"]
 
-    async def is_ready(_: str) -> bool:
-        with contextlib.suppress(OSError, TimeoutError):
+    async def what_lacks(_: str) -> str:
+        try:
             async with asyncio.timeout(ANSWER_S):
                 reader, writer = await asyncio.open_connection(HOST, port)
                 writer.write(b"PING\r\n")
                 answer = await reader.readline()
                 writer.close()
-                return answer == b"+PONG\r\n"
-        return False
+        except (OSError, TimeoutError):
+            return "it does not answer"
+        return "" if answer == b"+PONG\r\n" else f"it answers {answer!r}"
 
-    return Plan("feed", [*command, "--maxmemory", "256mb", "--maxmemory-policy", "noeviction"], is_ready)
+    return Plan("feed", [*command, "--maxmemory", "256mb", "--maxmemory-policy", "noeviction"], what_lacks)
 
 
 def node(name: str, port: int, store: str, news: str, env: dict[str, str]) -> Plan:
@@ -77,11 +78,11 @@ def node(name: str, port: int, store: str, news: str, env: dict[str, str]) -> Pl
     where = ("--host", HOST, "--port", str(port), "--workers", "1")
     command = [sys.executable, "-m", "tidings", "serve", *where, "--store", store, "--feed", news]
 
-    async def is_ready(said: str) -> bool:
+    async def what_lacks(said: str) -> str:
         found = LISTENING.search(said)
-        return found is not None and await _status(f"{found[1]}/readyz") == 200
+        return await _unready(found[1]) if found else "it does not listen"
 
-    return Plan(name, command, is_ready, env)
+    return Plan(name, command, what_lacks, env)
 
 
 def balancer(program: str, port: int, nodes: Mapping[str, int], room: Path) -> Plan:
@@ -89,12 +90,11 @@ def balancer(program: str, port: int, nodes: Mapping[str, int], room: Path) -> P
     servers = "\n".join(f"    server {name} {HOST}:{its_port}" for name, its_port in nodes.items())
     config = room / "haproxy.cfg"
     config.write_text(BALANCER.read_text().format(bind=f"{HOST}:{port}", servers=servers))
-    url = f"http://{HOST}:{port}/readyz"
 
-    async def is_ready(_: str) -> bool:
-        return await _status(url) == 200
+    async def what_lacks(_: str) -> str:
+        return await _unready(f"http://{HOST}:{port}")
 
-    return Plan("balancer", [program, "-db", "-f", str(config)], is_ready)
+    return Plan("balancer", [program, "-db", "-f", str(config)], what_lacks)
 
 
 async def init(store: str, env: dict[str, str]) -> None:
@@ -143,18 +143,24 @@ def port_of(held: socket.socket) -> int:
     return port
 
 
-async def _status(url: str) -> int:
-    """The status with which it answers a GET; 0 if there is no answer."""
-    return await asyncio.to_thread(_ask, url)
+async def _unready(url: str) -> str:
+    """Why whoever is at this URL should get no calls; nothing if they should."""
+    status, said = await _ask(f"{url}/readyz")
+    return "" if status == 200 else said
 
 
-def _ask(url: str) -> int:
+async def _ask(url: str) -> tuple[int, str]:
+    """The status with which it answers a GET, and its words; 0 if there is no answer."""
+    return await asyncio.to_thread(_get, url)
+
+
+def _get(url: str) -> tuple[int, str]:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=ANSWER_S) as answer:
-            status: int = answer.status
-            return status
+            return answer.status, ""
     except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+        with error:
+            return error.code, f"it answers {error.code}: {error.read(500).decode(errors='replace')}"
+    except OSError as error:
+        return 0, f"it does not answer: {error}"
