@@ -138,7 +138,7 @@ class Keeper:
                 self.lost.set_result(f"{name} (pid {pid}) ended ({part.how()}), and with it all that was stored")
                 return
             failed = 0 if lived_s > STEADY_S else failed + 1
-            pause_s = min(PAUSE_MAX_S, 0.1 * 2**failed) if failed else 0.0
+            pause_s = min(PAUSE_MAX_S, 0.1 * 2**failed) if failed > 1 else 0.0
             again = f"in {pause_s:.1f} s" if pause_s else "now"
             self._say(f"{name} (pid {pid}) ended ({part.how()}); it is started again {again}")
             await asyncio.sleep(pause_s)
