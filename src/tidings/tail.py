@@ -166,6 +166,11 @@ class Tail:
                 return True
         return False
 
+    def has_told(self, mailbox: str, seq: int, time_ms: int) -> bool:
+        """Whether a message was told, by its place and timestamp; or may have been, if the tail has no more of then."""
+        box = self._boxes.get(mailbox)
+        return (box is not None and seq < box.end_seq) or time_ms <= self._complete_since_time
+
     def after_seq(self, mailbox: str, seq: int, until: int, limit: int) -> list[Found] | None:
         """At most `limit` messages after a seq, none above position `until`; None if they are not all here."""
         box = self._boxes.get(mailbox)
