@@ -94,6 +94,26 @@ def _kill_under_sends(cluster: Clustered, victim: int, ann: str, bob: str) -> li
 
 
 @pytest.mark.usefixtures("standin")
+def test_without_a_feed_a_cluster_is_read_all_the_same(tmp_path: Path) -> None:
+    """While the feed hangs no node is ready; the balancer asks them all the same, and they read from the store."""
+    with Clustered.start(tmp_path, "--nodes", "2") as cluster:
+        ann = created(cluster.url, "ann")
+        note = {"senderId": ann, "receiverId": ann, "message": "A note"}
+        assert httpx.post(f"{cluster.url}/v1/messages/send?type=private", json=note).status_code == 200
+        os.kill(cluster.pids["feed"], signal.SIGSTOP)
+        for node in (*cluster.nodes, cluster.url):
+            until(lambda node=node: httpx.get(f"{node}/readyz").status_code == 503)  # type: ignore[misc]
+        log = tmp_path / "logs" / "balancer.log"
+        until(lambda: log.read_text().count(" is DOWN,") == len(cluster.nodes))
+        for _ in cluster.nodes:
+            assert texts(cluster.url, ann) == ["A note"]
+        assert httpx.post(f"{cluster.url}/v1/messages/send?type=private", json=note, timeout=30).status_code == 503
+        os.kill(cluster.pids["feed"], signal.SIGCONT)
+        for node in (*cluster.nodes, cluster.url):
+            until(lambda node=node: httpx.get(f"{node}/readyz").status_code == 200)  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("standin")
 def test_nobody_outlives_the_one_who_ends_them(tmp_path: Path) -> None:
     """Killed, it can end nothing any more; all that it started ends by itself."""
     with Clustered.start(tmp_path, "--nodes", "1") as cluster:

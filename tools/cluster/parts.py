@@ -87,9 +87,11 @@ def node(name: str, port: int, store: str, news: str, env: dict[str, str]) -> Pl
 
 def balancer(program: str, port: int, nodes: Mapping[str, int], room: Path) -> Plan:
     """HAProxy over the nodes, of which names and ports are given; its configuration is written into `room`."""
-    servers = "\n".join(f"    server {name} {HOST}:{its_port}" for name, its_port in nodes.items())
+    servers = [f"    server {name} {HOST}:{its_port}" for name, its_port in nodes.items()]
+    # Without a feed no node is ready, and all of them can still be read from.
+    servers += [f"    server {name}-unready {HOST}:{its_port} backup no-check" for name, its_port in nodes.items()]
     config = room / "haproxy.cfg"
-    config.write_text(BALANCER.read_text().format(bind=f"{HOST}:{port}", servers=servers))
+    config.write_text(BALANCER.read_text().format(bind=f"{HOST}:{port}", servers="\n".join(servers)))
 
     async def what_lacks(_: str) -> str:
         return await _unready(f"http://{HOST}:{port}")
