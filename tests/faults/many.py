@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -22,7 +22,7 @@ from tests.faults.door import Leads, Order
 from tests.faults.doors import Doors
 from tests.faults.mortal import Mortal
 from tests.redis_server import RedisServer
-from tests.server import until
+from tests.server import StartFailed, until
 
 PATIENCE_S = 25.0  # for an answer: over all of a server's own limits
 HOT_S = 30.0  # within so long after a fault polls are hot again
@@ -44,6 +44,8 @@ class Many:
         self._stack = ExitStack()
         self._stops: list[tuple[str, float, float]] = []  # which node stood still, from when to when
         self._anew = 0  # counted by nodes that were killed
+        self._restarting = ThreadPoolExecutor()
+        self._restarts: list[Future[None]] = []
         self.nodes: list[Mortal] = []
 
     def __enter__(self) -> Self:
@@ -65,6 +67,7 @@ class Many:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._restarting.shutdown()
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     @property
@@ -85,6 +88,11 @@ class Many:
         """SIGKILL a node."""
         self._anew += self._anew_of(self.nodes[number].url)
         self.nodes[number].kill()
+
+    def end(self, number: int) -> None:
+        """SIGTERM; it must end well."""
+        self._anew += self._anew_of(self.nodes[number].url)
+        self.nodes[number].end()
 
     @contextmanager
     def stopped(self, number: int) -> Iterator[None]:
@@ -109,6 +117,8 @@ class Many:
     def until_hot(self, user: str) -> float:
         """Wait until polls of somebody who gets nothing are hot at every node; how many seconds that took."""
         begin = time.monotonic()
+        while self._restarts:
+            self._restarts.pop().result()
         for url in self.urls:
             until(lambda url=url: self._is_hot(url, user), HOT_S, f"polls at {url} stay cold")  # type: ignore[misc]
         took_s = time.monotonic() - begin
@@ -133,8 +143,17 @@ class Many:
         return self._anew + sum(self._anew_of(url) for url in self.urls)
 
     def restart(self, number: int) -> None:
-        """Start a node again that was killed."""
-        self.nodes[number].restart()
+        """Start a node again that was killed or ended, as often as it takes; `until_hot` waits for it."""
+        self._restarts.append(self._restarting.submit(self._restart, self.nodes[number]))
+
+    def _restart(self, node: Mortal) -> None:
+        deadline = time.monotonic() + HOT_S
+        while True:
+            try:
+                return node.restart()
+            except StartFailed:  # cut off from its store
+                if time.monotonic() > deadline:
+                    raise
 
     def _start(self, number: int, name: str = "") -> Mortal:
         feed, store = self.doors.ports[2 * number : 2 * number + 2]

@@ -29,6 +29,14 @@ def killed(many: Many, rng: random.Random, go_on: GoOn) -> None:
     many.restart(number)
 
 
+def ended(many: Many, rng: random.Random, go_on: GoOn) -> None:
+    """A node is told to end, and comes back, as when another version is rolled out."""
+    number = rng.randrange(3)
+    many.end(number)
+    go_on(rng.uniform(0, 3))
+    many.restart(number)
+
+
 def stopped_for(seconds: float) -> Fault:
     """A node stands still, and goes on as if nothing had been."""
 
@@ -83,8 +91,25 @@ def some_calls(what: str) -> Fault:
     return some
 
 
+ON_A_NODE = (killed, ended, stopped_for(3), stopped_for(1))
+ON_THE_FEED = (redis_killed, redis_hung, cut_off_from_feed)
+ON_THE_STORE = (cut_off_from_store, slow_store, some_calls("throttle"), some_calls("hush"), some_calls("lose"))
+
+
+def two_at_once(many: Many, rng: random.Random, go_on: GoOn) -> None:
+    """One of these while there is another."""
+    first, second = rng.sample((ON_A_NODE, ON_THE_FEED, ON_THE_STORE), 2)
+
+    def then(seconds: float) -> None:
+        go_on(rng.uniform(0, seconds))
+        rng.choice(second)(many, rng, go_on)
+
+    rng.choice(first)(many, rng, then)
+
+
 FAULTS: dict[str, Fault] = {
     "node killed": killed,
+    "node ended": ended,
     "node stopped for 3 s": stopped_for(3),
     "node stopped for 30 s": stopped_for(30),
     "redis killed": redis_killed,
@@ -94,8 +119,9 @@ FAULTS: dict[str, Fault] = {
     "slow dynamodb": slow_store,
     "throttled": some_calls("throttle"),
     "answers lost": some_calls("hush"),
+    "two at once": two_at_once,
 }
-HEARD = ("throttled", "answers lost")
+HEARD = ("throttled", "answers lost", "two at once")
 
 
 @pytest.mark.slow
