@@ -185,12 +185,13 @@ def judge(many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Calla
             for n in range(2)
         ]
         with crowd.joined(*senders, *hoppers):
-            end = time.monotonic() + run_s(12)
-            while time.monotonic() < end and not crowd.recorder.wrong:
+            begin = time.monotonic()
+            while time.monotonic() - begin < run_s(12) and not crowd.recorder.wrong:
                 crowd.go_on_for(rng.uniform(0.5, 2))
                 crowd.recorder.fault(name)
                 fault(many, rng, crowd.go_on_for)
                 hot_s.append(many.until_hot(quiet))
+        lasted_s = time.monotonic() - begin
         crowd.stop()
         many.until_quiet(users)
         until = time.monotonic_ns()
@@ -206,8 +207,8 @@ def judge(many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Calla
         followers.finish()
     allowed = Allowance(int(LAG_S * 1e9), int(SETTLING_S * 1e9), until, many.stamps_anew)
     crowd.recorder.events.append(allowed)
-    say(f"hot again after {', '.join(f'{s:.1f}' for s in hot_s)} s; {allowed.anew} stamps anew")
-    say(f"{sum(hopper.given for hopper in hoppers)} messages given to who hops")
+    say(f"{len(hot_s)} rounds in {lasted_s:.0f} s; hot again after {max(hot_s):.1f} s at most")
+    say(f"{allowed.anew} stamps anew; {sum(hopper.given for hopper in hoppers)} messages given to who hops")
     counts = crowd.judged(kept, name, many.errors, say)
     assert counts["messages acknowledged and never read"] == 0
     assert counts["sends acknowledged"] >= 100
