@@ -57,7 +57,7 @@ async def test_what_is_sent_after_a_removal_is_in_no_page_that_was_being_read(
 async def test_a_cursor_is_of_the_feed_in_which_its_reading_began(
     wires: RedisWires, here: DynamoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While Bob's messages are read, the feed begins anew, and comes as far as the old one: what it told him is news."""
+    """While Bob's messages are read, the feed begins anew, and comes as far as the old one: what it told is news."""
     node = await join(wires, here)
     ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
     cursor = (await node.messages.poll(Question(bob, cursor="now"))).cursor
