@@ -99,7 +99,7 @@ def test_who_was_removed_may_read_on_for_a_moment() -> None:
 
 
 def test_a_stream_may_give_what_was_sent_within_the_lag() -> None:
-    """Bob takes from his stream, long after his removal, what was sent right behind it; what was sent later is a leak."""
+    """Bob takes from his stream, long after his removal, what was sent right behind it; anything later is a leak."""
     for later, kinds in ((0, set()), (30, {"leak"})):
         story = Story()
         story.group("ann", "bob")
