@@ -80,3 +80,20 @@ async def test_a_cursor_is_of_the_feed_in_which_its_reading_began(
     await node.texts(bob, cursor="now")  # so that who Bob is, is remembered
     assert node.messages.find_none_after(bob, answer.cursor.encode(), False) is None
     assert await node.texts(bob, cursor=answer.cursor) == ["news"]
+
+
+async def test_a_stay_that_one_node_knows_to_have_ended_does_not_begin_again_at_another(
+    wires: RedisWires, here: DynamoStore, there: DynamoStore
+) -> None:
+    """Eve's removal is stored and not told yet; who knows lets go of her place, who does not gives nothing twice."""
+    knowing, ignorant = await join(wires, here), await join(wires, there)
+    ann, eve = await sign_up(here, "ann"), await sign_up(here, "eve")
+    group = await gather_group(here, ann, eve)
+    await ignorant.messages.send(ann, group, "hello", True, None)
+    first = await ignorant.messages.poll(Question(eve))
+    assert [m.message for m in first.messages] == ["hello"]
+    await here.remove_member(group, eve)
+    second = await knowing.messages.poll(Question(eve, cursor=first.cursor))
+    assert not second.messages
+    assert await ignorant.texts(eve, cursor=first.cursor) == []  # still a member there, and given all
+    assert await ignorant.texts(eve, cursor=second.cursor) == []

@@ -236,7 +236,10 @@ async def read_vector(
         raise _another_history()
     memberships = entry.profile.memberships
     unknown = frozenset(vector.groups.keys() - {m.key for m in memberships} - entry.ended)
-    if unknown:  # what the cursor says of a stay is dropped on the store's word only
+    # What the cursor says of a stay is dropped on the store's word only; and a stay of which it says nothing has begun
+    # since, or (where many nodes write) has ended, which another node knew: on the store's word, too.
+    is_lacking = not node.settings.is_embedded and any(m.key not in vector.groups for m in memberships)
+    if unknown or is_lacking:
         entry = await sight.confirm_ended(entry, unknown)
         memberships = entry.profile.memberships
     seqs = {own(user_id): vector.own}
