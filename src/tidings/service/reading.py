@@ -130,9 +130,10 @@ class Reading:
         hot, cold = self._hot(news, heads, wanted)
         if cold:
             hot.append(await self._node.store.read(cold, wanted, self.until))
+            before = len(self._starts)
             await self.follow()  # what was read may be later than the look at the memberships
-            hot = [[found for found in some if found.mailbox in self._starts] for some in hot]
-            expired = [(mailbox, gone) for mailbox, gone in expired if mailbox in self._starts]
+            if len(self._starts) < before:  # a stay has ended: its messages took the room of others
+                return await self._look(limit)
         why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
         return _Look(merged, expired, why_cold)
