@@ -17,7 +17,7 @@ TidingsError
 ├── HeadersTooLarge 431 ..... headers_too_large
 ├── Internal 500 ............ internal: a fault of ours, never of the client's input
 └── Unavailable 503 ......... overloaded, shutting_down             (retry helps)
-    ├── StoreUnavailable .... store_unavailable, store_full, store_corrupt
+    ├── StoreUnavailable .... store_unavailable, store_full, store_corrupt, store_closed
     └── FeedUnavailable ..... feed_unavailable: no news from other nodes
 
 Errors of starting up, which never travel over HTTP:
@@ -153,6 +153,14 @@ class Unavailable(TidingsError):
 
 class StoreUnavailable(Unavailable):
     """The store did not take or give it: full, corrupt, locked or gone."""
+
+
+class Closed(StoreUnavailable):
+    """The store takes no writes any more: an export of it was made, which goes on elsewhere."""
+
+    def __init__(self) -> None:
+        text = "The store is being moved and takes no writes; the same call may be taken where it goes on."
+        super().__init__("store_closed", text, retry_s=10)
 
 
 class FeedUnavailable(Unavailable):

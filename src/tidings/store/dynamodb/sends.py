@@ -19,6 +19,7 @@ from tidings.stamps import Stamps
 from tidings.store import Meter
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.driver import Busy, Check, Driver, Item, Unmet, translate
+from tidings.store.dynamodb.gate import Gate
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes
 from tidings.store.dynamodb.mailboxes import Mailboxes, together
@@ -35,7 +36,15 @@ class Sender:
     """Puts what `lanes` give it; what it needs of the rest of the store, it is given."""
 
     def __init__(
-        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, stamps: Stamps, meter: Meter
+        self,
+        driver: Driver,
+        table: str,
+        people: People,
+        boxes: Mailboxes,
+        keys: Keys,
+        stamps: Stamps,
+        meter: Meter,
+        gate: Gate,
     ) -> None:
         self.driver = driver
         self.table = table
@@ -43,6 +52,7 @@ class Sender:
         self.boxes = boxes
         self.keys = keys
         self.stamps = stamps
+        self.gate = gate
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
         self.conflicts = 0  # puts that found somebody else's message in their place
         self._meter = meter
@@ -318,6 +328,8 @@ class _Together:
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, TidingsError):
             self._sender.lanes.settle(job, None, outcome)
+        elif doubt := self._sender.gate.doubt():
+            self._sender.lanes.settle(job, None, doubt)
         else:
             self._sender.lanes.settle(job, outcome, None)
 

@@ -1,0 +1,41 @@
+"""The tables as a command uses them that is no node: nobody counts, and what fails is one line."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tidings.errors import TidingsError, UpkeepError
+from tidings.store.dynamodb.address import Address
+from tidings.store.dynamodb.driver import Driver, connected, is_unknown, reason
+
+LONG_S = 60.0  # until a call that is tried again is given up
+
+
+class Uncounted:
+    """Nobody counts what it costs."""
+
+    def store_call(self, name: str) -> None:
+        """One more call."""
+
+    def batch(self, size: int) -> None:
+        """A commit."""
+
+    def capacity(self, kind: str, units: float) -> None:
+        """Units."""
+
+
+@asynccontextmanager
+async def at(address: Address) -> AsyncIterator[Driver]:
+    """A driver; what it can't do is an UpkeepError."""
+    where = address.endpoint or f"DynamoDB in {address.region}"
+    try:
+        async with connected(address, Uncounted()) as driver:
+            yield driver
+    except UpkeepError:
+        raise
+    except TidingsError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        if is_unknown(cause):
+            raise UpkeepError(
+                f"{where} has no tables {address.prefix}-... yet; make them: tidings store init"
+            ) from error
+        raise UpkeepError(f"{where} can't be used: {reason(cause)}") from error
