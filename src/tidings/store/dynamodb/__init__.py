@@ -13,9 +13,10 @@ from tidings.config import Settings
 from tidings.errors import StartError, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
 from tidings.stamps import Stamps
-from tidings.store import Meter, Settle
+from tidings.store import RemoteMeter, Settle
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address, address_of
+from tidings.store.dynamodb.announcing import HasTold, Publish
 from tidings.store.dynamodb.changes import Changes, Limits
 from tidings.store.dynamodb.driver import Driver, Item, Unmet, connected, is_unknown, reason
 from tidings.store.dynamodb.gate import IMPORTING, Gate, now
@@ -37,7 +38,7 @@ class DynamoStore:
     """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
 
     def __init__(
-        self, driver: Driver, address: Address, generation: int, settings: Settings, meter: Meter, stamps: Stamps
+        self, driver: Driver, address: Address, generation: int, settings: Settings, meter: RemoteMeter
     ) -> None:
         self.generation = generation
         self._gate = Gate(driver, directory_of(address.prefix).name, generation)
@@ -52,7 +53,7 @@ class DynamoStore:
         self._boxes = Mailboxes(driver, messages)
         keys = Keys(driver, self._table, settings.news_kept_s)
         self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
-        self._sender = Sender(driver, messages, self._people, self._boxes, keys, stamps, meter, self._gate)
+        self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter, self._gate)
         self._lanes = Lanes(settings.writes_waiting_max, settings.mailbox_waiting_max, _PUTS_MAX, self._sender.begin)
         self._sender.lanes = self._lanes
         self._turns = asyncio.Semaphore(settings.cold_reads_max)
@@ -61,8 +62,11 @@ class DynamoStore:
         self._stack = AsyncExitStack()
 
     @classmethod
-    async def open(cls, settings: Settings, meter: Meter, stamps: Stamps) -> "DynamoStore":
-        """Open the tables that `tidings store init` made; any number of nodes may. Raises StartError."""
+    async def open(cls, settings: Settings, meter: RemoteMeter) -> "DynamoStore":
+        """Open the tables that `tidings store init` made; any number of nodes may. Raises StartError.
+
+        Nothing can be sent before it is told, by `stamp_with`, who gives timestamps.
+        """
         address = address_of(settings.store)
         if settings.message_max_bytes > MESSAGE_MAX_BYTES:
             raise StartError(f"--message-max-bytes can't be more than {MESSAGE_MAX_BYTES:,} on DynamoDB")
@@ -70,20 +74,23 @@ class DynamoStore:
             driver = await stack.enter_async_context(connected(address, meter))
             since = now()
             state = await find_state(driver, address)
-            store = cls(driver, address, items.plain(state, "value"), settings, meter, stamps)
+            store = cls(driver, address, items.plain(state, "value"), settings, meter)
             store._gate.begin(state, since)
             store._stack = stack.pop_all()
         return store
+
+    def stamp_with(self, stamps: Stamps) -> None:
+        """Take messages' timestamps from there."""
+        self._sender.stamps = stamps
+
+    def announce_with(self, publish: Publish, has_told: HasTold) -> None:
+        """Tell what others left untold; `has_told` says what was told, by mailbox, seq and timestamp, or may be."""
+        self._sender.announcer.join(publish, has_told)
 
     @property
     def waiting(self) -> int:
         """How many writes wait."""
         return self._lanes.waiting
-
-    @property
-    def conflicts(self) -> int:
-        """How many puts found another node's message in their place, and went behind it."""
-        return self._sender.conflicts
 
     async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
         written = await self._write(lambda due: self._changes.create_user(user, key, due))

@@ -27,7 +27,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
 from tidings.errors import Internal, StoreUnavailable, TidingsError
-from tidings.store import Meter
+from tidings.store import RemoteMeter
 from tidings.store.dynamodb.address import Address
 
 log = logging.getLogger("tidings.store")
@@ -79,7 +79,7 @@ class Busy(StoreUnavailable):
 class Driver:
     """The one client of a store."""
 
-    def __init__(self, client: Any, meter: Meter) -> None:
+    def __init__(self, client: Any, meter: RemoteMeter) -> None:
         self._client = client
         self._meter = meter
         self._loop = asyncio.get_running_loop()
@@ -105,14 +105,15 @@ class Driver:
     ) -> dict[str, Any]:
         call, pause_s, is_sure = getattr(self._client, operation), _PAUSE_S, True
         while True:
+            self._meter.operation(operation)
             try:
                 async with asyncio.timeout_at(due):
                     answer: dict[str, Any] = await call(**request, ReturnConsumedCapacity="TOTAL")
             except ClientError as error:
-                trouble = _judged(error)
+                trouble, why = _judged(error), "busy"
                 is_sure = is_sure and _status(error) < 500
             except _LOST as error:
-                is_sure = False
+                is_sure, why = False, "lost"
                 trouble = StoreUnavailable("store_unavailable", "The store does not answer.", retry_s=2)
                 trouble.__cause__ = error
             except BotoCoreError as error:
@@ -126,6 +127,7 @@ class Driver:
                 raise Busy(trouble.code, trouble.detail, retry_s=trouble.retry_s) from trouble
             if soon >= due:
                 raise trouble
+            self._meter.retry(why)
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
@@ -195,8 +197,16 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def are_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
+    """Whether what is in every one of a put's places is what it put there: it was done, and its answer was lost."""
+    return all(
+        check.found is not None and check.found["id"]["S"] == message_id
+        for check, message_id in zip(checks, ids, strict=True)
+    )
+
+
 @asynccontextmanager
-async def connected(address: Address, meter: Meter) -> AsyncIterator[Driver]:
+async def connected(address: Address, meter: RemoteMeter) -> AsyncIterator[Driver]:
     """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
     config = AioConfig(
         connect_timeout=_CONNECT_S,

@@ -4,23 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tidings.errors import TidingsError, UpkeepError
+from tidings.store import Uncounted
 from tidings.store.dynamodb.address import Address
 from tidings.store.dynamodb.driver import Driver, connected, is_unknown, reason
 
 LONG_S = 60.0  # until a call that is tried again is given up
-
-
-class Uncounted:
-    """Nobody counts what it costs."""
-
-    def store_call(self, name: str) -> None:
-        """One more call."""
-
-    def batch(self, size: int) -> None:
-        """A commit."""
-
-    def capacity(self, kind: str, units: float) -> None:
-        """Units."""
 
 
 @asynccontextmanager

@@ -5,10 +5,10 @@ import random
 from typing import Any
 
 from tidings.errors import StartError, UpkeepError
+from tidings.store import Uncounted
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address
 from tidings.store.dynamodb.driver import Driver, code_of, connected, is_unknown, reason
-from tidings.store.dynamodb.outside import Uncounted
 from tidings.store.dynamodb.tables import Table, creation, directory_of, key_schema, tables
 from tidings.store.upkeep import Prepared
 

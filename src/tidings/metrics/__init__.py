@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from tidings.log import tell
+from tidings.metrics.tally import SECONDS, SIZES, FoldedHistogram, Tally
 
 log = logging.getLogger("tidings.calls")
 
@@ -23,10 +24,7 @@ CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST.encode()
 POLLS = "/v1/messages/{userId}"
 METHODS = frozenset(("GET", "HEAD", "POST"))
 
-# 10 us is a hot poll, 60 s a long one; a commit takes from one write to all that wait.
-SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 GENERATIONS = 3  # of the garbage collector
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 GAUGES = {
     "tidings_tail_messages": "Messages in the tail.",
@@ -40,25 +38,6 @@ GAUGES = {
 
 
 @dataclass(slots=True)
-class Tally:
-    """Observations since the last flush: how many fell into each bucket, and their sum."""
-
-    buckets: list[int]
-    total: float = 0.0
-
-
-class FoldedHistogram(Histogram):
-    """A histogram that takes a whole tally at once; the library's own takes one observation at a time, at 2 us each."""
-
-    def fold(self, tally: Tally) -> None:
-        """Add a tally over this histogram's bounds."""
-        self._sum.inc(tally.total)
-        for bucket, count in zip(self._buckets, tally.buckets, strict=True):
-            if count:
-                bucket.inc(count)
-
-
-@dataclass(slots=True)
 class Counts:
     """What was counted since the last flush."""
 
@@ -67,7 +46,6 @@ class Counts:
     seconds: dict[str, Tally] = field(default_factory=dict)
     polls: dict[tuple[str, str], int] = field(default_factory=dict)
     store: dict[str, int] = field(default_factory=dict)
-    capacity: dict[str, float] = field(default_factory=dict)
     checks: int = 0
     batches: Tally = field(default_factory=lambda: Tally([0] * (len(SIZES) + 1)))
     pauses: list[Tally] = field(default_factory=lambda: [Tally([0] * (len(SECONDS) + 1)) for _ in range(GENERATIONS)])
@@ -98,9 +76,6 @@ class Metrics:
         )
         self._polls = Counter("tidings_polls", "Polls: from memory (hot) or not, why.", ["kind", "why"], registry=made)
         self._store_calls = Counter("tidings_store_calls", "Calls to the store.", ["call"], registry=made)
-        self._capacity = Counter(
-            "tidings_store_capacity_units", "Capacity units that DynamoDB counted.", ["kind"], registry=made
-        )
         self._checks = Counter("tidings_freshness_checks", "Looks whether other processes committed.", registry=made)
         self._batches = FoldedHistogram(
             "tidings_commit_batch_size", "Writes in a commit.", buckets=SIZES, registry=made
@@ -171,11 +146,6 @@ class Metrics:
         tally.buckets[bisect_left(SIZES, size)] += 1
         tally.total += size
 
-    def capacity(self, kind: str, units: float) -> None:
-        """Count what a database that is paid by use took for a call: capacity units of `kind`, read or write."""
-        taken = self._now.capacity
-        taken[kind] = taken.get(kind, 0.0) + units
-
     def pause(self, generation: int, seconds: float) -> None:
         """Count a pause of the garbage collector; called in whatever thread it came over."""
         tally = self._now.pauses[generation]
@@ -201,8 +171,6 @@ class Metrics:
             self._polls.labels(*counted_poll).inc(count)
         for name, count in now.store.items():
             self._store_calls.labels(name).inc(count)
-        for kind, units in now.capacity.items():
-            self._capacity.labels(kind).inc(units)
         self._checks.inc(now.checks)
         self._batches.fold(now.batches)
         for histogram, pauses in zip(self._pauses, now.pauses, strict=True):
