@@ -154,7 +154,7 @@ def _bring_forward_2(db: apsw.Connection) -> None:
 
 def _make_table(db: apsw.Connection, table: str) -> None:
     _, begin, rest = _schema().partition(f"CREATE TABLE {table}(")
-    db.execute(begin + rest.partition("\n);")[0] + "\n)")
+    db.execute(begin + rest.partition(";")[0])
 
 
 def _schema() -> str:

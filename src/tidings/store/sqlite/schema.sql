@@ -2,8 +2,8 @@
 
 CREATE TABLE history(
   one        INTEGER PRIMARY KEY CHECK (one = 1),
-  generation INTEGER NOT NULL,           -- random; kept by export and import, changed by restore
-  closed     TEXT,                       -- the export after which nothing is written; NULL: writes are taken
+  generation INTEGER NOT NULL,           -- random, kept by export and import, changed by restore
+  closed     TEXT,                       -- the export after which nothing is written, NULL while writes are taken
   imported   TEXT,                       -- the export that this store was made from, if it was
   feeds      INTEGER NOT NULL DEFAULT 0  -- 1: it was on many nodes, and cursors that any feed minted belong to it
 );
