@@ -13,10 +13,11 @@ import msgspec
 from tests.backends import LAG_MAX, Counting, gather_group, key, private, sign_up, to_group
 from tests.shell import PATIENCE_S, Shell
 from tidings.config import Settings
-from tidings.model import Group, User, mint
+from tidings.model import Draft, Group, User, mint
 from tidings.store import Store, open_store
 
-BATCH = 2_000  # sends under way at a time
+BATCH = 2_000  # sends handed over at a time
+CROWD_MAX = 200
 
 # Runs a command in which the n-th call of a function is its death.
 _DYING = """
@@ -112,20 +113,26 @@ async def fill(store: Store, messages: int, texts: int = 20) -> None:
     await store.add_member(hikers, carol)
     await store.send(private(carol, carol, "to myself"))
     await store.send(private(ann, bob, 'odd: \u2028 \x00 \U0001f600 "\\'), key("odd"))
-    people = [ann, bob, carol, eve]
+    people = [ann, carol, *[await sign_up(store, f"user {n}") for n in range(min(CROWD_MAX, messages // 20))]]
+    groups = [hikers, *[await gather_group(store, carol) for _ in people[2:]]]
     for begin in range(0, messages, BATCH):
-        drafts = []
-        for n in range(begin, min(begin + BATCH, messages)):
-            text = f"{n} " + "x" * texts
-            to = (to_group(carol, hikers, text), private(people[n % 3], people[(n + 1) % 4], text))[n % 2]
-            drafts.append(to)
-        await _send(store, drafts)
+        await _send(
+            store, [_draft(n, carol, people, groups, texts) for n in range(begin, min(begin + BATCH, messages))]
+        )
 
 
-async def _send(store: Store, drafts: Sequence[Any]) -> None:
+def _draft(n: int, writer: str, people: Sequence[str], groups: Sequence[str], texts: int) -> Draft:
+    """To a group, and to somebody, in turn; a mailbox takes one message a millisecond, so they are many."""
+    text = f"{n} " + "x" * texts
+    if n % 2:
+        return to_group(writer, groups[n // 2 % len(groups)], text)
+    return private(people[n // 2 % len(people)], people[(n // 2 + 1) % len(people)], text)
+
+
+async def _send(store: Store, drafts: Sequence[Draft]) -> None:
     waits = asyncio.Semaphore(500)
 
-    async def send(draft: Any) -> None:
+    async def send(draft: Draft) -> None:
         async with waits:
             await store.send(draft)
 

@@ -118,7 +118,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "an unknown kind": (lambda text: text.replace(b'"kind":"group"', b'"kind":"grope"', 1), r", line 3: it is damaged"),
     "an unknown field": (lambda text: text.replace(b'"groupName"', b'"grepName"', 1), r", line 3: it is damaged"),
     "no place": (lambda text: text.replace(b'"mailbox":"g', b'"mailbox":"x', 1), r", line \d+: it is damaged"),
-    "more behind the end": (lambda text: text + b"{}\n", r", line 77: nothing may come after the last line"),
+    "more behind the end": (lambda text: text + b"{}\n", r", line 83: nothing may come after the last line"),
     "another file": (lambda text: b"hello\n", r", line 1: this is no file that tidings export wrote"),
     "nothing": (lambda text: b"", r", line 1: this is no file that tidings export wrote"),
     "newer": (lambda text: text.replace(b'"version":1', b'"version":9', 1), r", line 1: it has version 9"),

@@ -153,13 +153,14 @@ class App:
         self._answer = HotPolls(routes, messages, guard, self._metrics, self._settings.uri_max_bytes)
         self._sends = Sends(messages, guard, self._settings, self._metrics)
         self._sockets = Sockets(messages, streams, guard, self._settings, self._metrics)
-        keeper = asyncio.create_task(self._keep_house(), name="tidings-house")
+        keeper = asyncio.create_task(self._keep_house(streams), name="tidings-house")
         stack.callback(keeper.cancel)
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, streams: Streams) -> None:
         """Now and then: let old messages go, and leave the counts where another worker's scrape finds them."""
         while True:
             await asyncio.sleep(FLUSH_S)
+            streams.look_again()
             self._services.node.tail.evict()
             self._metrics.flush()
 
