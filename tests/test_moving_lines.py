@@ -171,6 +171,8 @@ def test_only_a_closed_store_keeps_its_history(tmp_path: Path, shell: Shell, the
     assert len(generations) == 3
     assert lines(copies[0]) == lines(copies[1]) == lines(tmp_path / "3.jsonl")
     assert "--close" in shell.refused("export", tmp_path / "4.jsonl", "--store", there)
+    assert "no store" in shell.refused("export", tmp_path / "5.jsonl", "--store", url_of(tmp_path / "none.db"))
+    assert {file.name for file in tmp_path.glob("*.jsonl*")} == {"1.jsonl", "2.jsonl", "3.jsonl"}
 
 
 def test_keys_of_the_day_before_stay_behind(tmp_path: Path, shell: Shell) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tidings.store.moving.file import Progress
 
 _LONG = 8_000_000  # bytes of a file, which take a moment; less is done before a bar is drawn
+_ONE = {
+    name: name.removesuffix("s") for name in ("runs", "groups", "users", "blocks", "memberships", "keys", "messages")
+}
+_ONE["copies"] = "copy"
 
 Store = Annotated[
     str,
@@ -126,4 +130,5 @@ def _imported(made: "Imported") -> str:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
+    told = [f"{count:,} {_ONE.get(name, name) if count == 1 else name}" for name, count in counts.items() if count]
+    return ", ".join(told) or "nothing"

@@ -46,7 +46,7 @@ from tidings.store.sqlite.sorting import Sorting
 
 RUN = "run#"
 KEPT_MS = int(Settings.news_kept_s * 1000)  # how long before it expires a key was put, where it does not say so itself
-_SEGMENTS = 8
+_SEGMENTS = 4
 _END = "end"
 _SETTLED = "settled"
 

@@ -8,7 +8,8 @@ from tidings.store import Uncounted
 from tidings.store.dynamodb.address import Address
 from tidings.store.dynamodb.driver import Driver, connected, is_unknown, reason
 
-LONG_S = 60.0  # until a call that is tried again is given up
+LONG_S = 180.0  # until a call that is tried again is given up
+_ANSWER_S = 45.0  # nobody waits for a single call here, and a page of a scan may take long on a server that is not AWS
 
 
 @asynccontextmanager
@@ -16,7 +17,7 @@ async def at(address: Address) -> AsyncIterator[Driver]:
     """A driver; what it can't do is an UpkeepError."""
     where = address.endpoint or f"DynamoDB in {address.region}"
     try:
-        async with connected(address, Uncounted()) as driver:
+        async with connected(address, Uncounted(), _ANSWER_S) as driver:
             yield driver
     except UpkeepError:
         raise

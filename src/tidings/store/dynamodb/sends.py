@@ -222,7 +222,7 @@ class _Together:
     async def _repeat(self, job: Job, seq: int) -> None:
         """Its message is there: give that, and the news of it again, since it may be untold."""
         posted = items.posted(await self._sender.boxes.item(job.mailbox, seq, self._due), job.mailbox)
-        self._tell(job, _written(posted))
+        self._tell(job, self._sender.gate.doubt() or _written(posted))
 
     async def _stamp(self, job: Job) -> None:
         try:
@@ -277,9 +277,10 @@ class _Together:
             if job.copies:
                 self._heads[job.copies] = Head(post.sent_seq, head.timestamp)
             announcer.hand_over(post)
-            if job.is_settled or self._sender.gate.doubt():
+            doubt = self._sender.gate.doubt()
+            if job.is_settled or doubt:
                 announcer.tell([post])
-            self._tell(job, _written(post))
+            self._tell(job, doubt or _written(post))
 
     async def _give_way(self, taken: set[str]) -> None:
         if taken:
@@ -336,8 +337,6 @@ class _Together:
     def _tell(self, job: Job, outcome: Outcome) -> None:
         if isinstance(outcome, TidingsError):
             self._sender.lanes.settle(job, None, outcome)
-        elif doubt := self._sender.gate.doubt():
-            self._sender.lanes.settle(job, None, doubt)
         else:
             self._sender.lanes.settle(job, outcome, None)
 

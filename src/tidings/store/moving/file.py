@@ -127,7 +127,13 @@ def held(target: Path) -> Iterator[Path]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UpkeepError(f"another export writes {target} just now") from None
-        yield part
+        if not part.exists() or not os.path.samestat(os.fstat(file), part.stat()):
+            raise UpkeepError(f"another export wrote {target} just now")
+        try:
+            yield part
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     finally:
         os.close(file)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 
-_CACHE_KB = 64_000
+_CACHE_KB = 16_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS things(box TEXT, place, thing BLOB NOT NULL, PRIMARY KEY (box, place)) WITHOUT ROWID;
