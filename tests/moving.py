@@ -18,10 +18,10 @@ def shell() -> Shell:
 
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nodes look at the mark, and who closes a store waits for them, in a tenth of the time."""
-    monkeypatch.setattr(gate, "LOOK_S", 0.2)
-    monkeypatch.setattr(gate, "TRUST_S", 0.6)
-    monkeypatch.setattr(dump, "CLOSING_S", 0.8)
+    """Nodes look at the mark, and who closes a store waits for them, in a third of the time."""
+    monkeypatch.setattr(gate, "LOOK_S", 0.3)
+    monkeypatch.setattr(gate, "TRUST_S", 2.0)
+    monkeypatch.setattr(dump, "CLOSING_S", 2.5)
 
 
 @pytest.fixture
