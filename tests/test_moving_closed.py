@@ -35,14 +35,14 @@ def test_what_a_server_acknowledged_is_in_the_export(workers: str, tmp_path: Pat
     with ServerProcess.start(tmp_path, "--workers", workers) as server, Api(server.url) as api:
         ann, bob = api.user("ann"), api.user("bob")
         answered: list[str] = []
-        closed = [threading.Thread(target=_send_until_closed, args=(server.url, ann, bob, answered)) for _ in range(3)]
-        for sender in closed:
+        told = (server.url, ann, bob, answered)
+        senders = [threading.Thread(target=_send_until_closed, args=told, daemon=True) for _ in range(3)]
+        for sender in senders:
             sender.start()
         until(lambda: len(answered) > 100)
         file = tmp_path / "moved.jsonl"
         shell.done("export", file, "--store", url_of(tmp_path / "tidings.db"), "--close")
-        for sender in closed:
-            sender.join()
+        until(lambda: not any(sender.is_alive() for sender in senders))
         there = {line["messageId"] for line in of_kind(file, "message")}
         assert {*answered} <= there
         said = api.post("/v1/messages/send?type=private", {"senderId": ann, "receiverId": bob, "message": "late"})
