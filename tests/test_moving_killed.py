@@ -78,7 +78,7 @@ def test_an_export_of_tables_goes_on_where_it_was(exported: Path, there: str, sh
     shell.done("import", exported, "--store", there)
     file = tmp_path / "again.jsonl"
     command = ("export", file, "--store", there, "--close")
-    die(shell, "tidings.store.dynamodb.dump:Sorting.save", 13, *command)
+    die(shell, "tidings.store.dynamodb.dump:Sorting.save", 6, *command)
     die(shell, "tidings.store.moving.file:packed", 400, *command)
     assert not file.exists()
     untouched(shell, "tidings.store.dynamodb.dump:_sorted", *command)

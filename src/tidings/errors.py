@@ -158,10 +158,6 @@ class StoreUnavailable(Unavailable):
 class Closed(StoreUnavailable):
     """The store takes no writes any more: an export of it was made, which goes on elsewhere."""
 
-    def __init__(self) -> None:
-        text = "The store is being moved and takes no writes; the same call may be taken where it goes on."
-        super().__init__("store_closed", text, retry_s=10)
-
 
 class FeedUnavailable(Unavailable):
     """The feed can't be reached, or what it gives is not known to be fresh; the store still answers."""
@@ -187,6 +183,12 @@ def unknown_user(user_id: str) -> Unknown:
 def unknown_group(group_id: str) -> Unknown:
     """The error for a group that does not exist."""
     return Unknown("unknown_group", f"There is no group {group_id[:128]!r}.")
+
+
+def store_closed() -> Closed:
+    """The error for writes to a store that is being moved."""
+    text = "The store is being moved and takes no writes; the same call may be taken where it goes on."
+    return Closed("store_closed", text, retry_s=10)
 
 
 def body_too_large(most: int) -> TooLarge:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 
-from tidings.errors import Closed, StoreUnavailable, TidingsError
+from tidings.errors import StoreUnavailable, TidingsError, store_closed
 from tidings.log import tell
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.driver import Driver, Item
@@ -60,7 +60,7 @@ class Gate:
     def check(self) -> None:
         """Raises Closed if the store is; while that is not known, a write is tried, and judged by `doubt`."""
         if not self._is_open:
-            raise Closed
+            raise store_closed()
 
     def doubt(self) -> StoreUnavailable | None:
         """Why a write that is done may not be answered; None if it may."""

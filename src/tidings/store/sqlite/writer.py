@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import apsw
 
 from tidings.board import Board
-from tidings.errors import Closed, Internal, StoreUnavailable, TidingsError
+from tidings.errors import Closed, Internal, StoreUnavailable, TidingsError, store_closed
 from tidings.model import Batch, Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
 from tidings.store.sqlite.health import Health
@@ -182,7 +182,7 @@ class Writer:
         try:
             position, last, placed, closed = self._db.execute(_CLOCK).get
             if closed is not None:
-                raise Closed
+                raise store_closed()
             transaction = Transaction(self._db, position, max(_wall_ms(), last + 1), placed)
             self._known.follow(transaction)
             results = _run(jobs, transaction, self._known)
