@@ -185,7 +185,7 @@ def test_follow_greets_people_on_stderr(shell: Shell) -> None:
 
 
 COMMANDS = (
-    *("serve", "user", "group", "block", "unblock", "send", "read", "follow", "chat"),
+    *("serve", "user", "group", "store", "block", "unblock", "send", "read", "follow", "chat"),
     *("backup", "restore", "doctor", "check-history"),
 )
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from tidings.config import Settings
-from tidings.errors import StartError, Unavailable
+from tidings.errors import StartError, StoreUnavailable, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
 from tidings.stamps import Stamps
 from tidings.store import RemoteMeter, Settle
@@ -219,18 +219,26 @@ class DynamoStore:
 
     async def _read(self, name: str, read: Callable[[float], Coroutine[Any, Any, T]]) -> T:
         self._meter.store_call(name)
-        async with self._turn():
-            return await read(self._loop.time() + self._settings.read_wait_s)
+        due = self._loop.time() + self._settings.read_wait_s  # the wait for a turn is a part of it
+        async with self._turn(due):
+            return await read(due)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, due: float) -> AsyncIterator[None]:
         """Wait for one of the reads at a time. Raises Unavailable."""
         if self._reading >= self._reading_max:
             raise Unavailable("overloaded", "Too many reads of the store are waiting.", retry_s=1)
         self._reading += 1
         try:
-            async with self._turns:
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2) from None
+            try:
                 yield
+            finally:
+                self._turns.release()
         finally:
             self._reading -= 1
 
