@@ -98,6 +98,21 @@ def test_who_was_removed_may_read_on_for_a_moment() -> None:
         assert story.kinds() == kinds
 
 
+def test_a_stream_may_give_what_was_sent_within_the_lag() -> None:
+    """Bob takes from his stream, long after his removal, what was sent right behind it; anything later is a leak."""
+    for later, kinds in ((0, set()), (30, {"leak"})):
+        story = Story()
+        story.group("ann", "bob")
+        story.read("bob")
+        story.change("remove", "room", "bob")
+        story.now += later
+        message = story.send("ann", "room", "one", private=False)
+        story.now += 500
+        story.read("bob", message, cursor="c1", streamed=True)
+        allowed(story, lag=20)
+        assert story.kinds() == kinds
+
+
 def test_a_block_binds_at_once() -> None:
     """The store decides about blocks, so no lag excuses a private message that was sent after one was answered."""
     story = Story()

@@ -69,8 +69,11 @@ class Chain:
 
     def _view(self, read: Reading) -> int:
         """The earliest moment whose state a read may show."""
+        return read.invoked - self._lag(read)
+
+    def _lag(self, read: Reading) -> int:
         allowed = self._record.allowed
-        return read.invoked - (allowed.lag if read.invoked < allowed.until else 0)
+        return allowed.lag if read.invoked < allowed.until else 0
 
     def _may_come_anew(self, read: Reading, stored: Stored | None) -> bool:
         restamped = self._record.restamped
@@ -86,9 +89,10 @@ class Chain:
             return True
         switch = self._groups.get(message.recipient_id, NO_SWITCH) if mailbox == room(message.recipient_id) else None
         # What a stream gave waits with the client: it may have come as soon as it was sent, before its reader left.
-        begin = self._view(read)
+        begin = read.invoked
         if read.streamed:
             begin = min(begin, self._record.stored[message.message_id].invoked)
+        begin -= self._lag(read)
         if switch is not None and not switch.surely_off(begin, read.answered):
             return True
         why = "was for somebody else" if switch is None else "is of a group that they were not in"
