@@ -3,11 +3,15 @@
 import json
 import re
 import socket
+from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 from jsonschema_rs import Draft202012Validator
+
+from tests.server import until
 
 Json = dict[str, Any]
 
@@ -52,13 +56,54 @@ class Description:
         Draft202012Validator({**schema, "components": self.document["components"]}).validate(value)
 
 
-class Api:
-    """A client of one server, every answer checked; its words are the tests' set-up, and prove it."""
+class Alternating(httpx.BaseTransport):
+    """Each request goes to the next of several nodes. What one has answered is asked of another once it can be known.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    That is, after a write the nodes are asked until all have applied it.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._nodes = [httpx.URL(url) for url in urls]
+        self._turns = cycle(self._nodes)
+        self._inner = httpx.HTTPTransport()
+        self._looking = httpx.Client(timeout=30)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        node = next(self._turns)
+        request.url = request.url.copy_with(host=node.host, port=node.port)
+        request.headers["host"] = f"{node.host}:{node.port}"
+        response = self._inner.handle_request(request)
+        if request.method == "POST":
+            written = self._position(node)
+            until(lambda: all(self._position(other) >= written for other in self._nodes))
+        return response
+
+    def close(self) -> None:
+        self._inner.close()
+        self._looking.close()
+
+    def _position(self, node: httpx.URL) -> float:
+        return counted(self._looking.get(node.join("/metrics")).text, "tidings_feed_position")
+
+
+class Api:
+    """A client of a server, every answer checked; its words are the tests' set-up, and prove it.
+
+    Of several nodes, given by their URLs, each request goes to the next; `url` is each time that of the next one.
+    """
+
+    def __init__(self, url: str, *others: str) -> None:
+        self.urls = (url, *others)
+        self._next = cycle(self.urls)
         self.description = Description(httpx.get(f"{url}/openapi.json").json())
-        self.client = httpx.Client(base_url=url, timeout=30, event_hooks={"response": [self._check]})
+        hooks = {"response": [self._check]}
+        transport = Alternating(self.urls) if others else None
+        self.client = httpx.Client(base_url=url, timeout=30, event_hooks=hooks, transport=transport)
+
+    @property
+    def url(self) -> str:
+        """Where to reach a node."""
+        return next(self._next)
 
     def _check(self, response: httpx.Response) -> None:
         response.read()
@@ -117,13 +162,17 @@ class Api:
         return _ok(self.get(f"/v1/messages/{user_id}", **params))
 
     def counted(self, name: str) -> float:
-        """A number of /metrics, all its series together."""
-        found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self.get("/metrics").text, re.MULTILINE)
-        return sum(map(float, found))
+        """A number of /metrics, all its series together, of all nodes."""
+        return sum(counted(httpx.get(f"{url}/metrics").text, name) for url in self.urls)
 
     def texts(self, user_id: str, **params: str | float) -> list[str]:
         """What a user reads."""
         return [message["message"] for message in self.poll(user_id, **params)["messages"] or []]
+
+
+def counted(text: str, name: str) -> float:
+    """A number in the text of /metrics, all its series together."""
+    return sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
 
 def _ok(response: httpx.Response) -> Json:

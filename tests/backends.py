@@ -37,6 +37,9 @@ class Counting:
         self.calls: Counter[str] = Counter()
         self.batches: list[int] = []
         self.units: Counter[str] = Counter()
+        self.operations: Counter[str] = Counter()
+        self.retries: Counter[str] = Counter()
+        self.conflicts = 0
         self.on_call: Callable[[str], None] | None = None  # told of each store call as it begins
 
     def store_call(self, name: str) -> None:
@@ -46,6 +49,15 @@ class Counting:
 
     def batch(self, size: int) -> None:
         self.batches.append(size)
+
+    def operation(self, name: str) -> None:
+        self.operations[name] += 1
+
+    def retry(self, why: str) -> None:
+        self.retries[why] += 1
+
+    def conflict(self) -> None:
+        self.conflicts += 1
 
     def capacity(self, kind: str, units: float) -> None:
         self.units[kind] += units  # type: ignore[assignment]  # halves, too
@@ -202,7 +214,8 @@ class DynamoPlace:
             self._is_made = True
         url = self.url if through is None else f"dynamodb://eu-central-1/{self.prefix}?endpoint={through}"
         settings = Settings(store=url, feed="redis://127.0.0.1:1/0", **changed)
-        store = await DynamoStore.open(settings, self.meter, self.stamps)
+        store = await DynamoStore.open(settings, self.meter)
+        store.stamp_with(self.stamps)
         self._opened.append(store)
         return store
 

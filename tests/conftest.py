@@ -8,6 +8,8 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.api_client import Api
+from tests.cluster import Nodes, api_of, nodes
 from tests.server import ServerProcess
 
 # How long an example takes is the machine's affair: no test fails by the clock.
@@ -32,6 +34,20 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
     """One server with two worker processes, shared by a module's tests."""
     with ServerProcess.start(tmp_path_factory.mktemp("workers"), "--workers", "2") as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes on one store and one feed, shared by a module's tests."""
+    with nodes(tmp_path_factory.mktemp("nodes")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=["server", "two_nodes"], ids=["one machine", "two nodes"])
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+    """A server of one machine, and two nodes that are asked in turn."""
+    with api_of(request.getfixturevalue(request.param)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

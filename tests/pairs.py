@@ -42,7 +42,7 @@ class Recorder:
         self.position = batch.last
         self._news.set()
 
-    def reset(self, position: int) -> None:
+    def reset(self, position: int, latest: int | None = None) -> None:
         self.resets.append(position)
         self.changes.clear()
         self.batches.clear()

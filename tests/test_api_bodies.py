@@ -1,20 +1,12 @@
 """How bodies are read: as JSON whatever they are called, under every spelling; test_bad_input.py has what is none."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.api_client import Api, refused, spoken
-from tests.server import ServerProcess
 
 CREATE = "/v1/users/create"
-
-
-@pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
-    with Api(server.url) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "nonsense", ""])

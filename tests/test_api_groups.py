@@ -1,20 +1,11 @@
 """Groups over HTTP: making them, membership, and what members look at."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.api_client import Api, Json, refused
-from tests.server import ServerProcess
 
 NOBODY = "user-0000000000000000000000000000"
 NOWHERE = "group-0000000000000000000000000000"
-
-
-@pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
-    with Api(server.url) as opened:
-        yield opened
 
 
 def test_making_a_group_gives_an_id_and_the_name(api: Api) -> None:

@@ -1,20 +1,12 @@
 """Idempotency-Key over HTTP: a repeated POST takes effect once and is answered alike."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.api_client import Api, refused
-from tests.server import ServerProcess
 
 SEND = "/v1/messages/send?type=private"
-
-
-@pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
-    with Api(server.url) as opened:
-        yield opened
 
 
 def test_a_repeated_send_is_one_message(api: Api) -> None:

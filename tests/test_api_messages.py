@@ -1,21 +1,12 @@
 """Sending over HTTP: every row of the contract, and what is refused in which order."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.api_client import Api, Json, refused
-from tests.server import ServerProcess
 
 NOBODY = "user-0000000000000000000000000000"
 NOWHERE = "group-0000000000000000000000000000"
 SEND = "/v1/messages/send"
-
-
-@pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
-    with Api(server.url) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("field", ["receiverId", "recipientId", "RECEIVERID"])

@@ -1,19 +1,10 @@
 """Reading over HTTP: everything, by timestamp, by cursor, in pages, and what a read means after joining and leaving."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.api_client import Api, refused
-from tests.server import ServerProcess
 
 NOBODY = "user-0000000000000000000000000000"
-
-
-@pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
-    with Api(server.url) as opened:
-        yield opened
 
 
 def test_nothing_is_null_and_bears_a_cursor(api: Api) -> None:

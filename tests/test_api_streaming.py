@@ -14,16 +14,17 @@ import pytest
 
 from tests.api_client import Api, Json
 from tests.bad_input import connected, sockets
+from tests.cluster import api_of, nodes
 from tests.server import ServerProcess, until
 
 LENGTH = 300
 COLD = ("--page-max", "50", "--tail-window-s", "0")  # every read is a read of the store
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A server with small pages, so that a few hundred messages are many."""
-    with ServerProcess.start(tmp_path_factory.mktemp("streaming"), *COLD) as process, Api(process.url) as opened:
+@pytest.fixture(scope="module", params=[ServerProcess.start, nodes], ids=["one machine", "two nodes"])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server with small pages, so that a few hundred messages are many; and two nodes like it."""
+    with request.param(tmp_path_factory.mktemp("streaming"), *COLD) as serving, api_of(serving) as opened:
         yield opened
 
 

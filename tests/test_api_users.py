@@ -1,19 +1,10 @@
 """Users over HTTP: signing up, blocking, looking at oneself."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.api_client import Api, refused
-from tests.server import ServerProcess
 
 NOBODY = "user-0000000000000000000000000000"
-
-
-@pytest.fixture(scope="module")
-def api(server: ServerProcess) -> Iterator[Api]:
-    with Api(server.url) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("field", ["username", "userName", "USERNAME", "UserName"])

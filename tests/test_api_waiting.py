@@ -8,14 +8,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.api_client import Api, Json, refused
+from tests.cluster import api_of, nodes
 from tests.server import ServerProcess, until
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A server on which a user may hold two waits, and all together three."""
+@pytest.fixture(scope="module", params=[ServerProcess.start, nodes], ids=["one machine", "two nodes"])
+def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A server on which a user may hold two waits, and all together three; and two nodes, of which each bears that."""
     flags = ("--waits-per-user-max", "2", "--waits-max", "3")
-    with ServerProcess.start(tmp_path_factory.mktemp("waiting"), *flags) as process, Api(process.url) as opened:
+    with request.param(tmp_path_factory.mktemp("waiting"), *flags) as serving, api_of(serving) as opened:
         yield opened
 
 
@@ -94,6 +95,7 @@ def test_a_client_that_leaves_stops_waiting(api: Api) -> None:
 def test_waits_are_bounded_by_user_and_by_server(api: Api, pool: ThreadPoolExecutor) -> None:
     """Ann's third wait is a 429, the server's fourth a 503, each with Retry-After; ended ones make room."""
     ann, bob, eve = api.user("ann"), api.user("bob"), api.user("eve")
+    api = Api(api.urls[0])  # each node has its own limits
     polls = [waiting(api, pool, ann), waiting(api, pool, ann)]
     refused(api.get(f"/v1/messages/{ann}", wait=30), 429, "too_many_waits")
     polls.append(waiting(api, pool, bob))

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.api_client import Api, Json
+from tests.cluster import api_of
 from tests.readers import READERS, reading, texts
-from tests.server import ServerProcess
 
 TRANSPORTS = list(READERS)
 
 
-@pytest.fixture(scope="module", params=["1", "2"], ids=["one worker", "two workers"])
-def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A server of one and of two processes: with two, senders and readers are at either."""
-    data = tmp_path_factory.mktemp("live")
-    with ServerProcess.start(data, "--workers", request.param) as process, Api(process.url) as opened:
+@pytest.fixture(
+    scope="module", params=["server", "two_workers", "two_nodes"], ids=["one worker", "two workers", "two nodes"]
+)
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+    """A server of one and of two processes, and two nodes: with two, senders and readers are at either."""
+    with api_of(request.getfixturevalue(request.param)) as opened:
         yield opened
 
 
@@ -33,7 +34,7 @@ def bob(api: Api) -> str:
 @pytest.fixture
 def others(api: Api) -> Iterator[list[Api]]:
     """More connections to the server: over both of its processes."""
-    opened = [Api(api.url) for _ in range(4)]
+    opened = [Api(*api.urls) for _ in range(4)]
     yield opened
     for one in opened:
         one.client.close()

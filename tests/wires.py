@@ -81,6 +81,7 @@ class CountedFeed:
         self.resets: list[str] = []
         self.lost = 0
         self.anew = 0
+        self.settling = 0
 
     def feed_lag(self, seconds: float) -> None:
         self.lags.append(seconds)
@@ -93,6 +94,9 @@ class CountedFeed:
 
     def stamps_anew(self, count: int) -> None:
         self.anew += count
+
+    def settling_wait(self) -> None:
+        self.settling += 1
 
 
 class RedisWires:

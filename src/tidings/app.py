@@ -6,8 +6,8 @@ gets its short ways from it (`find_response`, `sends`, `sockets`).
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,41 +15,31 @@ from tidings.api.hot import HotPolls
 from tidings.api.limits import Guard
 from tidings.api.sends import Sends
 from tidings.api.wire import Headers
-from tidings.board import Board
+from tidings.backends import Worker, open_backends
 from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.errors import StartError, TidingsError
-from tidings.feed.local import LocalFeed
-from tidings.feed.wakes import Wakes
 from tidings.live import Streams
 from tidings.live.websocket import Sockets
 from tidings.metrics import Metrics
 from tidings.model import Batch
 from tidings.routes import build
 from tidings.service import Groups, Messages, Node, Services, Users
-from tidings.store import open_store
 from tidings.tail import Tail
 
-REBUILT = 20_000  # changes that a starting tail takes from the store at most: 0.2 s
 FLUSH_S = 1.0  # how old another worker's counts may be in a scrape
 
 
-@dataclass(frozen=True)
-class Worker:
-    """What makes a process one of several: the run they share, its seat among them, their board and wake-up sockets."""
-
-    run: int
-    seat: int
-    board: Board
-    wake_dir: str
-
-
 class Memory:
-    """The feed's listener: the directory first, so that who is woken by the tail finds it right."""
+    """The feed's listener: the directory first, so that who is woken by the tail finds it right.
 
-    def __init__(self, directory: Directory, tail: Tail) -> None:
+    `learn` is told of each batch before.
+    """
+
+    def __init__(self, directory: Directory, tail: Tail, learn: Callable[[Batch], None] | None = None) -> None:
         self._directory = directory
         self._tail = tail
+        self._learn = learn
 
     @property
     def is_awaited(self) -> bool:
@@ -58,26 +48,24 @@ class Memory:
 
     def apply(self, batch: Batch) -> None:
         """Take all changes of a batch."""
+        if self._learn is not None:
+            self._learn(batch)
         self._directory.apply(batch)
         self._tail.apply(batch)
 
-    def reset(self, position: int) -> None:
+    def reset(self, position: int, latest: int | None = None) -> None:
         """Forget everything."""
-        self._directory.reset(position)
-        self._tail.reset(position)
+        self._directory.reset(position, latest)
+        self._tail.reset(position, latest)
 
 
 async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Services:
     """Open every part; `stack` closes them. Raises StartError."""
-    run, board = (worker.run, worker.board) if worker else (None, None)
-    store = await open_store(settings, metrics, run, board)
-    stack.push_async_callback(store.close)
-    wakes = Wakes(worker.wake_dir, worker.board, worker.seat) if worker else None
-    feed = LocalFeed(store, wakes, settings.feed_look_s, metrics.freshness_check)
-    stack.push_async_callback(feed.close)
+    ends = await open_backends(settings, metrics, worker, stack)
+    store, feed = ends.store, ends.feed
     tail = Tail(settings.tail_window_s, settings.tail_max_bytes)
     directory = Directory(store, settings.directory_max_users, settings.directory_max_heads)
-    await feed.start(await store.recent(int(settings.tail_window_s * 1000), REBUILT), Memory(directory, tail))
+    await feed.start(ends.after, Memory(directory, tail, ends.learn))
     node = Node(settings, store, feed, tail, directory)
     messages = Messages(node, metrics.hot, metrics.cold)
     metrics.observe_with(
@@ -88,6 +76,7 @@ async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, 
             "tidings_directory_heads": directory.heads_held,
             "tidings_waits": messages.waits,
             "tidings_writes_waiting": store.waiting,
+            **ends.gauges(),
         }
     )
     return Services(node, Users(node), Groups(node), messages)

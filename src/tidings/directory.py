@@ -160,7 +160,7 @@ class Directory:
             if change.sent_seq:
                 self._move(sent(message.sender_id), change.sent_seq, timestamp)
 
-    def reset(self, position: int) -> None:
+    def reset(self, position: int, latest: int | None = None) -> None:
         """Forget everything, loads under way too."""
         self._entries.clear()
         self._heads.clear()

@@ -16,7 +16,8 @@ import uvicorn
 
 from tidings.accepting import Acceptor, Connections
 from tidings.api.replies import BrokenOff
-from tidings.app import App, Worker, create_app
+from tidings.app import App, create_app
+from tidings.backends import Worker
 from tidings.config import Settings
 from tidings.errors import StartError
 from tidings.garbage import collect_rarely

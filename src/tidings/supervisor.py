@@ -27,7 +27,7 @@ from tidings.config import Settings
 from tidings.errors import StartError
 from tidings.listening import announce, listen
 from tidings.log import set_up, settle, tell
-from tidings.store import open_store
+from tidings.store import Uncounted, open_store
 
 FAILED = 1
 STEADY_S = 1.0  # who served so long before it ended did not fail at starting
@@ -84,19 +84,6 @@ class Patience:
         """The seconds to wait after one that served so long."""
         self.strikes = 0 if served_s >= STEADY_S else self.strikes + 1
         return min(PAUSE_MAX_S, 0.1 * 2 ** (self.strikes - 2)) if self.strikes > 1 else 0.0
-
-
-class Uncounted:
-    """The meter of the supervisor's few calls to the store."""
-
-    def store_call(self, name: str) -> None:
-        """Not counted."""
-
-    def batch(self, size: int) -> None:
-        """Not counted."""
-
-    def capacity(self, kind: str, units: float) -> None:
-        """Not counted."""
 
 
 class Supervisor:
@@ -271,11 +258,11 @@ def work(post: Post, told: Connection, seat: int) -> None:
     _take_turns(post.settings.workers)
     threading.Thread(target=_end_with_supervisor, args=(post,), daemon=True).start()
     set_up(post.settings.log_format, post.settings.log_level)
-    from tidings import app
+    from tidings import backends
     from tidings.server import serve  # only a worker needs what is behind it
 
     try:
-        worker = app.Worker(post.run, seat, post.board, str(post.rooms / "wake"))
+        worker = backends.Worker(post.run, seat, post.board, str(post.rooms / "wake"))
         code = serve(post.settings, post.listener, lambda: told.send(None), worker)
     except StartError as error:
         told.send(str(error))

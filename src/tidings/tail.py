@@ -28,6 +28,7 @@ class _Box(msgspec.Struct, gc=False):
     end_seq: int  # that comes next
     last_position: int
     news: Posted | dict[int, Posted]
+    is_cut: bool = False  # not all that came before it in the tail's time is here
 
     def add(self, posted: Posted) -> None:
         """Put the next one behind the others."""
@@ -98,7 +99,7 @@ class Tail:
         self._is_open = True
         self.position = 0
         self.complete_since = 0
-        self._complete_since_time = 0  # every message with a later timestamp is held
+        self._complete_since_time = sys.maxsize  # every message with a later timestamp is held
         self.bytes = 0
 
     @property
@@ -106,15 +107,15 @@ class Tail:
         """How many messages are held."""
         return len(self._log)
 
-    def reset(self, position: int) -> None:
-        """Forget everything and begin anew after `position`."""
+    def reset(self, position: int, latest: int | None = None) -> None:
+        """Forget everything and begin anew after `position`, where no timestamp was later than `latest`."""
         self._boxes.clear()
         self._log.clear()
         self._slots.clear()
         self._first = self._next
         self.bytes = 0
         self.position = self.complete_since = position
-        self._complete_since_time = sys.maxsize  # unknown until something is evicted
+        self._complete_since_time = sys.maxsize if latest is None else latest  # unknown until something is evicted
         self._wake(list(self._waiters))
         for subscriber in self._everyone():
             subscriber.lost()
@@ -179,7 +180,7 @@ class Tail:
             return None
         first = box.first_seq
         start = first + bisect_right(range(first, box.end_seq), time_ms, key=lambda seq: _timestamp(box.at(seq)))
-        is_whole = start > first or first == 1 or time_ms >= self._complete_since_time
+        is_whole = start > first or first == 1 or (time_ms >= self._complete_since_time and not box.is_cut)
         return self._cut(mailbox, box, start, until, limit) if is_whole else None
 
     def wait_for(self, mailboxes: Iterable[str]) -> Waiter:
@@ -236,11 +237,20 @@ class Tail:
             subscriber.drained()
 
     def _put(self, mailbox: str, seq: int, posted: Posted) -> None:
+        """Put it behind what came before; at a hole that is left to the store, and so is what comes too late.
+
+        On many nodes a message may be told before the one before it, and twice.
+        """
         box = self._boxes.get(mailbox)
-        if box is not None and seq == box.end_seq:
-            box.add(posted)
-        else:  # at a hole what was before is left to the store
+        if box is None:
             self._boxes[mailbox] = _Box(seq, seq + 1, posted.position, posted)
+        elif seq == box.end_seq:
+            box.add(posted)
+        elif seq > box.end_seq:
+            self._boxes[mailbox] = _Box(seq, seq + 1, posted.position, posted, is_cut=True)
+        elif seq < box.first_seq:
+            box.last_position = posted.position  # it is news all the same
+            box.is_cut = True
 
     def _let_go(self) -> None:
         posted = self._log.pop(self._first)
@@ -250,7 +260,9 @@ class Tail:
         if posted.sent_seq:
             self._drop(sent(posted.message.sender_id), posted)
         self.complete_since = posted.position
-        self._complete_since_time = _timestamp(posted)
+        time_ms = _timestamp(posted)  # on many nodes these don't follow positions
+        is_first = self._complete_since_time == sys.maxsize
+        self._complete_since_time = time_ms if is_first else max(self._complete_since_time, time_ms)
 
     def _drop(self, mailbox: str, posted: Posted) -> None:
         box = self._boxes.get(mailbox)

@@ -16,6 +16,7 @@ Every implementation keeps these promises; `tests/test_feed.py` holds each of th
 
 from typing import Protocol
 
+from tidings.errors import FeedUnavailable
 from tidings.model import Batch
 
 
@@ -29,8 +30,11 @@ class Listener(Protocol):
     def apply(self, batch: Batch) -> None:
         """Take all changes of a batch, whole."""
 
-    def reset(self, position: int) -> None:
-        """Forget everything: the news begins anew after `position`."""
+    def reset(self, position: int, latest: int | None = None) -> None:
+        """Forget everything: the news begins anew after `position`.
+
+        No message told up to there has a timestamp later than `latest`; None where timestamps follow positions.
+        """
 
 
 class Feed(Protocol):
@@ -63,6 +67,10 @@ class Feed(Protocol):
         """Make it so. Raises FeedUnavailable if it can't be, so that only the store can be asked; StoreUnavailable."""
 
     @property
+    def is_alone(self) -> bool:
+        """Whether no news reaches this node now, so that others should be asked before it."""
+
+    @property
     def settled(self) -> int:
         """A time in Unix ms: no message that is told from now on has it, or an earlier one."""
 
@@ -71,3 +79,8 @@ class Feed(Protocol):
 
     async def close(self) -> None:
         """Stop telling."""
+
+
+def no_feed() -> FeedUnavailable:
+    """The error of a feed that can't be reached, or does not answer."""
+    return FeedUnavailable("feed_unavailable", "This node hears no news from the others.", retry_s=1)

@@ -125,6 +125,10 @@ class LocalFeed:
         await asyncio.shield(self._catching_up)
 
     @property
+    def is_alone(self) -> bool:
+        return False  # the news is in the store
+
+    @property
     def settled(self) -> int:
         return sys.maxsize  # a commit has one timestamp, later than all before it
 

@@ -105,7 +105,7 @@ class Session:
 
     async def open(self) -> None:
         """Check the question, before anything is written. Raises what a poll raises."""
-        self._node.check_ready()
+        self._node.check_open()
         if self._cursor == NOW:
             answer = await self._messages.poll(self._question_from(NOW))
             self._cursor = answer.cursor or ""

@@ -181,7 +181,7 @@ class Messages:
         """
         node, user_id = self._node, question.user_id
         sight = await node.sight()
-        until = node.tail.position
+        until, settled = node.tail.position, node.feed.settled  # of one moment
         was_held = sight.find(user_id) is not None
         entry = await sight.entry(user_id)
         if question.cursor is not None:
@@ -190,7 +190,7 @@ class Messages:
         else:
             mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
             starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
-            reading = Reading(node, sight, entry, starts, until, with_sent=question.with_sent, is_by_time=True)
+            reading = Reading(node, sight, entry, starts, until, with_sent=question.with_sent, settled=settled)
         reading.why_cold = "" if was_held else "user"
         return reading
 

@@ -7,7 +7,7 @@ import msgspec
 from tidings.config import Settings
 from tidings.directory import Directory, Straight
 from tidings.errors import FeedUnavailable, StoreUnavailable, Unavailable
-from tidings.feed import Feed
+from tidings.feed import Feed, no_feed
 from tidings.model import Key, T, Written
 from tidings.store import Store
 from tidings.tail import Tail
@@ -55,7 +55,13 @@ class Node(msgspec.Struct, frozen=True):
                 return Straight(self.store)
         return self.directory
 
-    def check_ready(self) -> None:
-        """Raises Unavailable if this node should get no calls."""
+    def check_open(self) -> None:
+        """Raises Unavailable if this node is stopping."""
         if not self.tail.is_open:
             raise Unavailable("shutting_down", "This server is stopping.", retry_s=1)
+
+    def check_ready(self) -> None:
+        """Raises Unavailable if other nodes should be asked before this one."""
+        self.check_open()
+        if self.feed.is_alone:
+            raise no_feed()

@@ -2,12 +2,16 @@
 
 A reading is of one moment: `until` is the position this node had applied when it began, and nothing later is given,
 however many pages it takes. So a page is a consistent cut over all mailboxes, hot or cold, and a cursor minted from it
-stands for exactly that.
+stands for exactly that. (A store without positions may give later ones as well, without a hole: the cursor's vector
+says so, and only its hint stands for the moment.)
+
+Who reads by timestamp is shown nothing that was not settled at that moment: all that comes later has a later timestamp.
 """
 
 from collections.abc import Mapping, Sequence
 from heapq import merge
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,6 +34,14 @@ class Page(msgspec.Struct, frozen=True):
     why_cold: str
 
 
+class _Look(NamedTuple):
+    """What was found next, in order; mailboxes of which some is kept no more, and up to which seq."""
+
+    merged: Sequence[Found]
+    expired: Sequence[tuple[str, int]]
+    why_cold: str
+
+
 class Reading:
     """Where a reader stands in each mailbox; `next` gives a page and moves on."""
 
@@ -42,7 +54,7 @@ class Reading:
         until: int,
         *,
         with_sent: bool,
-        is_by_time: bool,
+        settled: int | None = None,
     ) -> None:
         self._node = node
         self._sight = sight
@@ -51,10 +63,11 @@ class Reading:
         self._with_sent = with_sent
         self._sent_kept: int | None = None
         self.until = until
-        self._is_by_time = is_by_time  # whoever reads it may go on by the timestamp of its last message
+        self._settled = settled  # at that moment, if whoever reads may go on by the timestamp of the last message
         self._fit = node.settings.page_max  # messages that a page has room for, as far as is known
         self.why_cold = ""  # what had to be asked for before the first page
-        self.is_whole = True  # every mailbox of the entry is spoken for, up to `until`
+        self.is_whole = True  # every mailbox of the entry is spoken for
+        self._has_waited = False  # for messages on their way
 
     def keep_sent(self, seq: int | None) -> None:
         """Carry along how far the sent copies were given, in a reading that does not ask for them."""
@@ -79,27 +92,49 @@ class Reading:
         Where texts are long, it ends earlier: after --page-max-chars of them, or one message.
         """
         limit = min(limit, self._fit * 2)  # no more is read than the last page had room for, twice
+        look = await self._look(limit)
+        if self._settled is not None and look.merged and look.merged[-1].timestamp > self._settled:
+            look = await self._look_settled(look, limit)
+        merged = look.merged
+        end = self._end(merged, limit)
+        self._fit = end if end < len(merged) else self._fit
+        for mailbox, gone in look.expired:  # said once: from here on the reader stands where the kept ones begin
+            self._starts[mailbox] = Start(mailbox, gone)
+        for found in merged[:end]:
+            self._starts[found.mailbox] = Start(found.mailbox, found.message.seq)
+        messages = [found.message for found in merged[:end]]
+        return Page(messages, len(merged) > end, bool(look.expired), look.why_cold)
+
+    async def _look(self, limit: int) -> "_Look":
+        """What comes next, and a little more, so that it is seen where a page can end."""
         sight = self._sight
         is_known = all(sight.find_head(mailbox) is not None for mailbox in self._starts)
         heads = await sight.heads(list(self._starts))
-        wanted = limit + 1 + (len(self._starts) if self._is_by_time else 0)
+        wanted = limit + 1 + (len(self._starts) if self._settled is not None else 0)
         news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
-        expired = [mailbox for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])]
+        expired = [
+            (mailbox, heads[mailbox].gone) for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])
+        ]
         hot, cold = self._hot(news, wanted)
         if cold:
             hot.append(await self._node.store.read(cold, wanted, self.until))
         why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
-        if self._is_by_time and merged:
-            merged = await self._settled(merged)
-        end = self._end(merged, limit)
-        self._fit = end if end < len(merged) else self._fit
-        for mailbox in expired:  # said once: from here on the reader stands where the kept ones begin
-            self._starts[mailbox] = Start(mailbox, heads[mailbox].gone)
-        for found in merged[:end]:
-            self._starts[found.mailbox] = Start(found.mailbox, found.message.seq)
-        messages = [found.message for found in merged[:end]]
-        return Page(messages, len(merged) > end, bool(expired), why_cold)
+        return _Look(merged, expired, why_cold)
+
+    async def _look_settled(self, look: "_Look", limit: int) -> "_Look":
+        """Look again once what was found is settled: what came before it in time may have come in only now.
+
+        What is not settled after a while is for the next question.
+        """
+        node, last = self._node, look.merged[-1].timestamp
+        if not self._has_waited:
+            self._has_waited = True  # once a reading: so it ends
+            await node.feed.settle(last, SETTLE_S)
+            self._settled, self.until = node.feed.settled, node.tail.position  # one moment: nothing runs in between
+            look = await self._look(limit)
+        settled = self._settled or 0
+        return _Look([one for one in look.merged if one.timestamp <= settled], look.expired, look.why_cold)
 
     def marks(self) -> Marks:
         """Where the reader stands now, to be moved on message by message."""
@@ -154,23 +189,13 @@ class Reading:
         """Whether this node knows everything acknowledged, and not the store alone."""
         return self._sight is self._node.directory
 
-    async def _settled(self, found: list[Found]) -> list[Found]:
-        """What no message on its way can come before; the rest is for the next question by timestamp."""
-        last, settled = found[-1].timestamp, self._node.feed.settled
-        if last > settled:
-            settled = await self._node.feed.settle(last, SETTLE_S)
-        if last <= settled:
-            return found
-        self.is_whole = False
-        return [one for one in found if one.timestamp <= settled]
-
     def _end(self, merged: Sequence[Found], limit: int) -> int:
         room = self._node.settings.page_max_chars
         end = 0
         while end < min(limit, len(merged)) and (room := room - len(merged[end].message.message)) >= 0:
             end += 1
         end = max(end, min(1, len(merged)))
-        if self._is_by_time:
+        if self._settled is not None:
             while 0 < end < len(merged) and merged[end].timestamp == merged[end - 1].timestamp:
                 end += 1
         return end
@@ -196,7 +221,7 @@ async def read_vector(
         seqs[sent(user_id)] = vector.sent or 0
     await _check_heads(node, sight, seqs)
     starts = {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}
-    reading = Reading(node, sight, entry, starts, until, with_sent=with_sent, is_by_time=False)
+    reading = Reading(node, sight, entry, starts, until, with_sent=with_sent)
     reading.keep_sent(vector.sent)
     return reading
 

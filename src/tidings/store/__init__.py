@@ -167,6 +167,37 @@ class Meter(Protocol):
     def capacity(self, kind: str, units: float) -> None:
         """A store that is paid by use counted so many units for one call; `kind` is read or write."""
 
+    def operation(self, name: str) -> None:
+        """One try of a call to a database over the network, by its name there."""
+
+    def retry(self, why: str) -> None:
+        """That will be tried again: it was `busy`, or its answer was `lost`."""
+
+    def conflict(self) -> None:
+        """A put found another node's message in its place, and goes behind it."""
+
+
+class Uncounted:
+    """The meter of a program that makes a few calls and ends: it counts nothing."""
+
+    def store_call(self, name: str) -> None:
+        """Not counted."""
+
+    def batch(self, size: int) -> None:
+        """Not counted."""
+
+    def capacity(self, kind: str, units: float) -> None:
+        """Not counted."""
+
+    def operation(self, name: str) -> None:
+        """Not counted."""
+
+    def retry(self, why: str) -> None:
+        """Not counted."""
+
+    def conflict(self) -> None:
+        """Not counted."""
+
 
 async def open_store(
     settings: Settings, meter: Meter, run: int | None = None, board: Board | None = None

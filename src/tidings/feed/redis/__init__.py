@@ -27,10 +27,9 @@ import random
 import secrets
 
 from tidings.errors import StartError, TidingsError
-from tidings.feed import Listener
+from tidings.feed import Listener, no_feed
 from tidings.feed.redis.bounds import WIDE, Bounds
 from tidings.feed.redis.conversation import Conversation, Counts
-from tidings.feed.redis.freshness import no_feed
 from tidings.feed.redis.link import Broken, Door
 from tidings.model import Batch
 from tidings.stamps import Floor
@@ -47,6 +46,7 @@ class RedisFeed:
     def __init__(self, url: str, generation: int, floor: Floor, counts: Counts, bounds: Bounds = WIDE) -> None:
         self._door = Door(url, generation, secrets.token_hex(8))
         self._bounds = bounds
+        self._counts = counts
         self._talks = Conversation(generation, floor, counts, bounds)
         self._parted_at = float("-inf")  # when the last link was lost
         self._was_linked = False
@@ -131,10 +131,16 @@ class RedisFeed:
         await self._talks.catch_up()
 
     @property
+    def is_alone(self) -> bool:
+        return not self.is_fresh()
+
+    @property
     def settled(self) -> int:
         return self._talks.settling.now
 
     async def settle(self, timestamp: int, within_s: float) -> int:
+        if self.settled < timestamp:
+            self._counts.settling_wait()
         return await self._talks.settling.reach(timestamp, self._patience_s(within_s))
 
     async def open(self, name: str) -> int:

@@ -37,6 +37,9 @@ class Counts(Protocol):
     def stamps_anew(self, count: int) -> None:
         """Messages of this node were told under a later timestamp than they are stored with."""
 
+    def settling_wait(self) -> None:
+        """A reader by timestamp waits until it is settled."""
+
 
 class Conversation:
     """One node's part in the feed. It outlives its links; what was not taken over one is offered over the next."""
@@ -130,7 +133,7 @@ class Conversation:
         self._id = told.id
         self.identity = self._name(told.id)
         self.outbox.begin_anew()
-        self.following.begin_at(Place(after, 0 if after < told.last else told.beats), why)
+        self.following.begin_at(Place(after, 0 if after < told.last else told.beats), told.now, why)
         self.settling.set(told.settled)
 
     async def _talk(self, link: Link) -> None:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from tidings.errors import FeedUnavailable
+from tidings.feed import no_feed
 from tidings.feed.redis.wire import Place
 
 # It counts the time that the machine was suspended; where there is none such, the monotonic one does.
@@ -99,8 +99,3 @@ class Freshness:
         for waiter, since in self._waiting.items():
             if since <= at and not waiter.done():
                 waiter.set_result(None)
-
-
-def no_feed() -> FeedUnavailable:
-    """The error of a feed that can't be reached, or does not answer."""
-    return FeedUnavailable("feed_unavailable", "This node hears no news from the others.", retry_s=1)

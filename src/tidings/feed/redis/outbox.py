@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tidings.feed import no_feed
 from tidings.feed.redis.bounds import Bounds
-from tidings.feed.redis.freshness import no_feed
 from tidings.feed.redis.wire import Offer, Stamped, Told, pack_changes, stamped
 from tidings.model import Batch
 

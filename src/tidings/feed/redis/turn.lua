@@ -120,7 +120,7 @@ for index, batch in ipairs(ask.batches) do
     end
     count_anew = count_anew + #later
     last, beats, done, has_news = last + batch.count, 0, batch.number, true
-    add(0, {id, settled(), batch.count, later}, 'e', ARGV[index + 1])
+    add(0, {id, settled(), batch.count, later, clock}, 'e', ARGV[index + 1])
   end
   positions[index] = last
 end
@@ -142,7 +142,7 @@ end
 local bound = settled()
 if ask.is_beat and not has_news then
   beats = beats + 1
-  add(beats, {id, bound, 0, {}})
+  add(beats, {id, bound, 0, {}, clock})
 end
 redis.call('ZREMRANGEBYSCORE', anew, '-inf', bound)
 redis.call('HSET', feed, 'id', id, 'server', server, 'last', last, 'beats', beats, 'clock', clock, 'floor', floor,

@@ -74,12 +74,16 @@ class Told(msgspec.Struct):
 
 
 class Header(msgspec.Struct, array_like=True):
-    """What the script says of an entry: `later` has the timestamps given anew, by the index of their message."""
+    """What the script says of an entry: `later` has the timestamps given anew, by the index of their message.
+
+    No message was told up to there with a timestamp later than `clock`.
+    """
 
     id: str
     settled: int
     count: int
     later: Sequence[tuple[int, int]]
+    clock: int
 
 
 class Entry(NamedTuple):

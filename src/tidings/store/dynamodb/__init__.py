@@ -35,9 +35,7 @@ _START_S = 10.0
 class DynamoStore:
     """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
 
-    def __init__(
-        self, driver: Driver, address: Address, generation: int, settings: Settings, meter: Meter, stamps: Stamps
-    ) -> None:
+    def __init__(self, driver: Driver, address: Address, generation: int, settings: Settings, meter: Meter) -> None:
         self.generation = generation
         self._driver = driver
         self._meter = meter
@@ -50,7 +48,7 @@ class DynamoStore:
         self._boxes = Mailboxes(driver, messages)
         keys = Keys(driver, self._table, settings.news_kept_s)
         self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
-        self._sender = Sender(driver, messages, self._people, self._boxes, keys, stamps, meter)
+        self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter)
         self._lanes = Lanes(settings.writes_waiting_max, settings.mailbox_waiting_max, _PUTS_MAX, self._sender.begin)
         self._sender.lanes = self._lanes
         self._turns = asyncio.Semaphore(settings.cold_reads_max)
@@ -59,26 +57,28 @@ class DynamoStore:
         self._stack = AsyncExitStack()
 
     @classmethod
-    async def open(cls, settings: Settings, meter: Meter, stamps: Stamps) -> "DynamoStore":
-        """Open the tables that `tidings store init` made; any number of nodes may. Raises StartError."""
+    async def open(cls, settings: Settings, meter: Meter) -> "DynamoStore":
+        """Open the tables that `tidings store init` made; any number of nodes may. Raises StartError.
+
+        Nothing can be sent before it is told, by `stamp_with`, who gives timestamps.
+        """
         address = address_of(settings.store)
         if settings.message_max_bytes > MESSAGE_MAX_BYTES:
             raise StartError(f"--message-max-bytes can't be more than {MESSAGE_MAX_BYTES:,} on DynamoDB")
         async with AsyncExitStack() as stack:
             driver = await stack.enter_async_context(connected(address, meter))
-            store = cls(driver, address, await find_generation(driver, address), settings, meter, stamps)
+            store = cls(driver, address, await find_generation(driver, address), settings, meter)
             store._stack = stack.pop_all()
         return store
+
+    def stamp_with(self, stamps: Stamps) -> None:
+        """Take messages' timestamps from there."""
+        self._sender.stamps = stamps
 
     @property
     def waiting(self) -> int:
         """How many writes wait."""
         return self._lanes.waiting
-
-    @property
-    def conflicts(self) -> int:
-        """How many puts found another node's message in their place, and went behind it."""
-        return self._sender.conflicts
 
     async def create_user(self, user: User, key: Key | None = None) -> Written[User]:
         written = await self._write(lambda due: self._changes.create_user(user, key, due))

@@ -105,14 +105,15 @@ class Driver:
     ) -> dict[str, Any]:
         call, pause_s, is_sure = getattr(self._client, operation), _PAUSE_S, True
         while True:
+            self._meter.operation(operation)
             try:
                 async with asyncio.timeout_at(due):
                     answer: dict[str, Any] = await call(**request, ReturnConsumedCapacity="TOTAL")
             except ClientError as error:
-                trouble = _judged(error)
+                trouble, why = _judged(error), "busy"
                 is_sure = is_sure and _status(error) < 500
             except _LOST as error:
-                is_sure = False
+                is_sure, why = False, "lost"
                 trouble = StoreUnavailable("store_unavailable", "The store does not answer.", retry_s=2)
                 trouble.__cause__ = error
             except BotoCoreError as error:
@@ -126,6 +127,7 @@ class Driver:
                 raise Busy(trouble.code, trouble.detail, retry_s=trouble.retry_s) from trouble
             if soon >= due:
                 raise trouble
+            self._meter.retry(why)
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 

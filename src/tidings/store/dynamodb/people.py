@@ -140,7 +140,8 @@ class People:
 
     async def _get(self, keys: Sequence[Item], due: float) -> dict[_Place, Item]:
         """Items by their places; what is not there is left out."""
-        possible = [key for key in keys if all(items.is_possible(part) for part in items.place(key))]
+        places = {items.place(key): key for key in keys}  # once each: asked for twice, they are refused
+        possible = [key for place, key in places.items() if all(items.is_possible(part) for part in place)]
         parts = [possible[at : at + _KEYS_MAX] for at in range(0, len(possible), _KEYS_MAX)]
         found: dict[_Place, Item] = {}
         for part in await together([self._get_some(part, due) for part in parts]):

@@ -34,19 +34,16 @@ Outcome = Written[Message] | TidingsError
 class Sender:
     """Puts what `lanes` give it; what it needs of the rest of the store, it is given."""
 
-    def __init__(
-        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, stamps: Stamps, meter: Meter
-    ) -> None:
+    def __init__(self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: Meter) -> None:
         self.driver = driver
         self.table = table
         self.people = people
         self.boxes = boxes
         self.keys = keys
-        self.stamps = stamps
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
-        self.conflicts = 0  # puts that found somebody else's message in their place
         self._meter = meter
         self._under_way: dict[asyncio.Task[None], list[Job]] = {}
+        self.stamps: Stamps
         self.lanes: Lanes
 
     def begin(self, jobs: list[Job]) -> None:
@@ -95,6 +92,10 @@ class Sender:
                 for mailbox, seq in told.items():
                     if self.heads.find(mailbox) is not None:
                         self.remember(mailbox, Head(seq, int(change.message.timestamp)))
+
+    def conflict(self) -> None:
+        """A put found somebody else's message in its place."""
+        self._meter.conflict()
 
     def remember(self, mailbox: str, head: Head) -> None:
         """Take it for the next guess, if it is further on."""
@@ -265,7 +266,8 @@ class _Together:
         return None
 
     async def _give_way(self, taken: set[str]) -> None:
-        self._sender.conflicts += bool(taken)
+        if taken:
+            self._sender.conflict()
         for mailbox in taken:
             await self._read_on(mailbox)
         self._drop_settled()

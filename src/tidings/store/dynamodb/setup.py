@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 from tidings.errors import StartError, UpkeepError
+from tidings.store import Uncounted
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address
 from tidings.store.dynamodb.driver import Driver, code_of, connected, is_unknown, reason
@@ -15,23 +16,10 @@ _WAIT_S = 120.0  # for a new table: AWS takes 10 s or so
 _LOOK_S = 0.5
 
 
-class _Uncounted:
-    """Nobody counts what setting up costs."""
-
-    def store_call(self, name: str) -> None:
-        """One more call."""
-
-    def batch(self, size: int) -> None:
-        """A commit."""
-
-    def capacity(self, kind: str, units: float) -> None:
-        """Units."""
-
-
 async def prepare(address: Address, url: str) -> Prepared:
     """Make what is missing, and leave alone what is there. Raises UpkeepError, in one line."""
     try:
-        async with connected(address, _Uncounted()) as driver:
+        async with connected(address, Uncounted()) as driver:
             made = [table.name for table in tables(address.prefix) if await _have(driver, table)]
             for table in tables(address.prefix):
                 await _await_active(driver, table)

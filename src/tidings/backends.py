@@ -1,0 +1,79 @@
+"""The store and the feed that the settings name, opened together: on one machine the store is its own feed."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from tidings.board import Board
+from tidings.config import Settings
+from tidings.feed import Feed
+from tidings.feed.local import LocalFeed
+from tidings.feed.wakes import Wakes
+from tidings.metrics import Metrics
+from tidings.model import Batch
+from tidings.store import Store, open_store
+
+REBUILT = 20_000  # changes that a starting tail takes from the store or the feed at most: 0.2 s
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What makes a process one of several: the run they share, its seat among them, their board and wake-up sockets."""
+
+    run: int
+    seat: int
+    board: Board
+    wake_dir: str
+
+
+@dataclass(frozen=True)
+class Backends:
+    """A store, a feed to be started, and the position `after` which the tail begins.
+
+    `learn` is to be given what the feed tells; `gauges` are values of theirs to be watched, by name.
+    """
+
+    store: Store
+    feed: Feed
+    after: int
+    learn: Callable[[Batch], None] | None = None
+    gauges: Callable[[], Mapping[str, float]] = dict
+
+
+async def open_backends(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Backends:
+    """Open both; `stack` closes them, the feed first. Raises StartError."""
+    if settings.is_embedded:
+        return await _embedded(settings, metrics, worker, stack)
+    return await _shared(settings, metrics, stack)
+
+
+async def _embedded(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Backends:
+    """A file, and the news that it keeps."""
+    run, board = (worker.run, worker.board) if worker else (None, None)
+    store = await open_store(settings, metrics, run, board)
+    stack.push_async_callback(store.close)
+    wakes = Wakes(worker.wake_dir, worker.board, worker.seat) if worker else None
+    feed = LocalFeed(store, wakes, settings.feed_look_s, metrics.freshness_check)
+    stack.push_async_callback(feed.close)
+    return Backends(store, feed, await store.recent(int(settings.tail_window_s * 1000), REBUILT))
+
+
+async def _shared(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Backends:
+    """Tables and a stream, which other nodes share. Each needs the other: the floor of its clock, and its stamps."""
+    from tidings.feed.redis import RedisFeed  # drivers are imported only when asked for
+    from tidings.store.dynamodb import DynamoStore
+
+    store = await DynamoStore.open(settings, metrics)
+    stack.push_async_callback(store.close)
+    feed = RedisFeed(settings.feed, store.generation, store, metrics)
+    stack.push_async_callback(feed.close)
+    store.stamp_with(feed)
+
+    def gauges() -> Mapping[str, float]:
+        return {
+            "tidings_feed_proof_age_seconds": feed.proof_age_s,
+            "tidings_feed_position": feed.position,
+            "tidings_feed_held": feed.held,
+        }
+
+    return Backends(store, feed, await feed.recent(REBUILT), store.learn, gauges)
