@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,11 +44,11 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
-    def start(self) -> None:
-        """Begin, empty but for what `more` has it keep."""
+    def start(self, env: Mapping[str, str] | None = None) -> None:
+        """Begin, empty but for what `more` has it keep; `env` is added to the environment."""
         with self._log.open("ab") as log:
             command = [*self._command, "--port", str(self.port), *self._more]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(env or {})})
         atexit.register(self.kill)  # whatever becomes of the test
         until(self._answers, what=f"the redis-server at {self.port} does not answer")
 

@@ -94,8 +94,12 @@ def test_a_client_that_leaves_stops_waiting(api: Api) -> None:
 
 def test_waits_are_bounded_by_user_and_by_server(api: Api, pool: ThreadPoolExecutor) -> None:
     """Ann's third wait is a 429, the server's fourth a 503, each with Retry-After; ended ones make room."""
+    with Api(api.urls[0]) as one:  # each node has its own limits
+        check_bounds(one, pool)
+
+
+def check_bounds(api: Api, pool: ThreadPoolExecutor) -> None:
     ann, bob, eve = api.user("ann"), api.user("bob"), api.user("eve")
-    api = Api(api.urls[0])  # each node has its own limits
     polls = [waiting(api, pool, ann), waiting(api, pool, ann)]
     refused(api.get(f"/v1/messages/{ann}", wait=30), 429, "too_many_waits")
     polls.append(waiting(api, pool, bob))

@@ -7,9 +7,10 @@ from functools import partial
 import pytest
 
 from tests.backends import LoggedPlace, gather_group, private, sign_up, to_group
+from tests.nodes import interpose
 from tidings.directory import Directory
 from tidings.errors import Unknown
-from tidings.model import Batch, Head, Message, Posted, User, mint, own, room, sent
+from tidings.model import Batch, Change, Head, Message, Posted, User, mint, own, room, sent
 from tidings.store import LoggedStore
 
 pytest_plugins = "tests.opened"
@@ -202,3 +203,21 @@ async def test_a_membership_is_of_the_group_that_is_asked_for(
     assert profile is not None
     assert [entry.membership(m.group_id) for m in profile.memberships] == list(profile.memberships)
     assert {m.group_id for m in profile.memberships} == set(groups)
+
+
+async def test_a_message_told_late_moves_no_head_back(
+    store: LoggedStore, directory: Directory, ann: str, bob: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Bob's head is looked up, two messages come, the first told after the second: his head is the second."""
+    changes: list[Change] = []
+
+    async def send_two() -> None:
+        for _ in range(2):
+            changes.extend((await store.send(private(ann, bob))).batch.changes)
+        for change in reversed(changes):
+            directory.apply(Batch(0, 9, (change,)))
+
+    interpose(monkeypatch, store, "heads", send_two)
+    assert (await directory.heads([own(bob)]))[own(bob)].seq == 2
+    directory.apply(Batch(0, 9, tuple(changes[:1])))
+    assert (await directory.heads([own(bob)]))[own(bob)].seq == 2

@@ -13,7 +13,7 @@ SOURCE = ROOT / "src" / "tidings"
 # From the top down; a module may import from its own row and from those below.
 LAYERS = (
     ("__main__", "cli", "server", "supervisor", "listening", "accepting", "protocol", "flow", "garbage"),
-    ("app", "routes"),
+    ("app", "routes", "backends"),
     ("api", "live"),
     ("service",),
     ("tail", "directory"),

@@ -17,7 +17,7 @@ from tidings.cursor import Hint, Vector, pack_vector, unpack_vector
 from tidings.cursor import mint as mint_cursor
 from tidings.cursor import read as read_cursor
 from tidings.errors import Refused, StartError, StoreUnavailable, TidingsError
-from tidings.model import Draft, Message, Start, Written, own, room, sent
+from tidings.model import Batch, Draft, Message, Posted, Start, Written, own, room, sent
 from tidings.store import LoggedStore, open_store
 from tidings.store.sqlite import reads, sends
 
@@ -161,6 +161,18 @@ async def test_a_feed_that_breaks_off_amid_a_poll_loses_nothing(
     first = await alone.poll(bob, cursor=start)
     assert [m.message for m in first.messages] == ["one", "two"]
     assert await alone.texts(bob, cursor=first.cursor) == ["three", "four"]
+
+
+async def test_a_message_told_once_more_hides_no_later_one(alone: Served) -> None:
+    """All memory is dropped, then an old message is told once more, as by a retry: Bob is given the later ones, too."""
+    ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
+    start = (await alone.poll(bob)).cursor
+    first, _ = [await alone.messages.send(ann, bob, text, False, None) for text in ("one", "two")]
+    position = alone.feed.position
+    alone.memory.reset(position)
+    alone.memory.apply(Batch(position, position + 1, (Posted(position + 1, own(bob), first, 1),)))
+    assert await alone.texts(bob, cursor=start) == ["one", "two"]
+    assert await alone.texts(bob, timestamp=int(first.timestamp) - 1) == ["one", "two"]
 
 
 async def test_what_is_kept_no_more_is_told_once(place: LoggedPlace, alone: Served) -> None:

@@ -123,6 +123,10 @@ class RedisWires:
         self._started.remove(feed)
         await feed.close()
 
+    def waiting(self, feed: RedisFeed) -> int:
+        """How many wait there until something is settled."""
+        return len(feed._talks.settling._waiting)
+
     @property
     def server(self) -> RedisServer:
         """To do what a server suffers."""

@@ -1,4 +1,4 @@
-"""How it is put together: store, feed, tail, directory and services are opened here in order, and closed in reverse.
+"""How it is put together: tail, directory and services over the store and feed that `backends.py` opens.
 
 `App` is the ASGI callable; `api/hot.py` answers polls without news, the routes all else; the protocol
 gets its short ways from it (`find_response`, `sends`, `sockets`).
@@ -64,6 +64,7 @@ async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, 
     ends = await open_backends(settings, metrics, worker, stack)
     store, feed = ends.store, ends.feed
     tail = Tail(settings.tail_window_s, settings.tail_max_bytes)
+    ends.attach(tail)
     directory = Directory(store, settings.directory_max_users, settings.directory_max_heads)
     await feed.start(ends.after, Memory(directory, tail, ends.learn))
     node = Node(settings, store, feed, tail, directory)
@@ -76,7 +77,6 @@ async def assemble(settings: Settings, metrics: Metrics, worker: Worker | None, 
             "tidings_directory_heads": directory.heads_held,
             "tidings_waits": messages.waits,
             "tidings_writes_waiting": store.waiting,
-            **ends.gauges(),
         }
     )
     return Services(node, Users(node), Groups(node), messages)
@@ -153,13 +153,14 @@ class App:
         self._answer = HotPolls(routes, messages, guard, self._metrics, self._settings.uri_max_bytes)
         self._sends = Sends(messages, guard, self._settings, self._metrics)
         self._sockets = Sockets(messages, streams, guard, self._settings, self._metrics)
-        keeper = asyncio.create_task(self._keep_house(), name="tidings-house")
+        keeper = asyncio.create_task(self._keep_house(streams), name="tidings-house")
         stack.callback(keeper.cancel)
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, streams: Streams) -> None:
         """Now and then: let old messages go, and leave the counts where another worker's scrape finds them."""
         while True:
             await asyncio.sleep(FLUSH_S)
+            streams.look_again()
             self._services.node.tail.evict()
             self._metrics.flush()
 

@@ -1,6 +1,6 @@
 """The store and the feed that the settings name, opened together: on one machine the store is its own feed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -10,8 +10,10 @@ from tidings.feed import Feed
 from tidings.feed.local import LocalFeed
 from tidings.feed.wakes import Wakes
 from tidings.metrics import Metrics
+from tidings.metrics.shared import SharedMetrics
 from tidings.model import Batch
 from tidings.store import Store, open_store
+from tidings.tail import Tail
 
 REBUILT = 20_000  # changes that a starting tail takes from the store or the feed at most: 0.2 s
 
@@ -30,14 +32,14 @@ class Worker:
 class Backends:
     """A store, a feed to be started, and the position `after` which the tail begins.
 
-    `learn` is to be given what the feed tells; `gauges` are values of theirs to be watched, by name.
+    `learn` is to be given what the feed tells, `attach` the tail that holds it.
     """
 
     store: Store
     feed: Feed
     after: int
     learn: Callable[[Batch], None] | None = None
-    gauges: Callable[[], Mapping[str, float]] = dict
+    attach: Callable[[Tail], None] = lambda tail: None
 
 
 async def open_backends(settings: Settings, metrics: Metrics, worker: Worker | None, stack: AsyncExitStack) -> Backends:
@@ -63,17 +65,15 @@ async def _shared(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -
     from tidings.feed.redis import RedisFeed  # drivers are imported only when asked for
     from tidings.store.dynamodb import DynamoStore
 
-    store = await DynamoStore.open(settings, metrics)
+    counts = SharedMetrics(metrics)
+    store = await DynamoStore.open(settings, counts)
     stack.push_async_callback(store.close)
-    feed = RedisFeed(settings.feed, store.generation, store, metrics)
+    feed = RedisFeed(settings.feed, store.generation, store, counts)
     stack.push_async_callback(feed.close)
     store.stamp_with(feed)
+    counts.watch(lambda: feed.proof_age_s, lambda: feed.position, lambda: feed.held)
 
-    def gauges() -> Mapping[str, float]:
-        return {
-            "tidings_feed_proof_age_seconds": feed.proof_age_s,
-            "tidings_feed_position": feed.position,
-            "tidings_feed_held": feed.held,
-        }
+    def attach(tail: Tail) -> None:
+        store.announce_with(feed.publish, tail.has_told)
 
-    return Backends(store, feed, await feed.recent(REBUILT), store.learn, gauges)
+    return Backends(store, feed, await feed.recent(REBUILT), store.learn, attach)

@@ -148,17 +148,18 @@ class Directory:
 
     def apply(self, batch: Batch) -> None:
         """Drop what is no longer so; move heads on."""
+        knows_heads = len(self._heads) > 0 or bool(self._loading_heads)
         for change in batch.changes:
             if isinstance(change, Altered):
                 self._entries.drop(own(change.user_id))
                 if change.user_id in self._loading:
                     self._stale.add(change.user_id)
-                continue
-            message = change.message
-            timestamp = int(message.timestamp)
-            self._move(change.mailbox, message.seq, timestamp)
-            if change.sent_seq:
-                self._move(sent(message.sender_id), change.sent_seq, timestamp)
+            elif knows_heads:
+                message = change.message
+                timestamp = int(message.timestamp)
+                self._move(change.mailbox, message.seq, timestamp)
+                if change.sent_seq:
+                    self._move(sent(message.sender_id), change.sent_seq, timestamp)
 
     def reset(self, position: int, latest: int | None = None) -> None:
         """Forget everything, loads under way too."""
@@ -247,11 +248,11 @@ class Directory:
 
     def _move(self, mailbox: str, seq: int, timestamp: int) -> None:
         head = self._heads.find(mailbox)
-        if head is not None:
-            self._heads.replace(mailbox, _later(head, Head(seq, timestamp)))
+        if head is not None and head.seq < seq:
+            self._heads.replace(mailbox, Head(seq, timestamp, head.gone, head.gone_timestamp))
         load = self._loading_heads.get(mailbox)
         if load is not None:
-            load.newer[mailbox] = Head(seq, timestamp)
+            load.newer[mailbox] = _later(Head(seq, timestamp), load.newer.get(mailbox))
 
     async def _load(self, user_id: str) -> Entry:
         try:

@@ -30,22 +30,6 @@ class _Box(msgspec.Struct, gc=False):
     news: Posted | dict[int, Posted]
     is_cut: bool = False  # not all that came before it in the tail's time is here
 
-    def add(self, posted: Posted) -> None:
-        """Put the next one behind the others."""
-        if isinstance(self.news, dict):
-            self.news[self.end_seq] = posted
-        else:
-            self.news = {self.first_seq: self.news, self.end_seq: posted}
-        self.end_seq += 1
-        self.last_position = posted.position
-
-    def drop_first(self) -> bool:
-        """Evict the oldest; true if nothing is left."""
-        if isinstance(self.news, dict):
-            del self.news[self.first_seq]
-        self.first_seq += 1
-        return self.first_seq == self.end_seq
-
     def at(self, seq: int) -> Posted:
         """The news with a seq that is here."""
         return self.news[seq] if isinstance(self.news, dict) else self.news
@@ -100,6 +84,7 @@ class Tail:
         self.position = 0
         self.complete_since = 0
         self._complete_since_time = sys.maxsize  # every message with a later timestamp is held
+        self._is_ordered = True  # by timestamps, as by positions
         self.bytes = 0
 
     @property
@@ -115,9 +100,10 @@ class Tail:
         self._first = self._next
         self.bytes = 0
         self.position = self.complete_since = position
+        self._is_ordered = latest is None
         self._complete_since_time = sys.maxsize if latest is None else latest  # unknown until something is evicted
         self._wake(list(self._waiters))
-        for subscriber in self._everyone():
+        for subscriber in self.subscribers:
             subscriber.lost()
 
     def apply(self, batch: Batch) -> None:
@@ -125,23 +111,22 @@ class Tail:
         now = self._clock()
         if not self._slots or now > self._slots[-1][0] + self._window_s / _SLOTS:
             self._slots.append((now, self._next))
-        woken: set[str] = set()
+        log, number, size = self._log, self._next, self.bytes
         for change in batch.changes:
             if isinstance(change, Altered):
-                woken.add(own(change.user_id))
                 continue
-            message = change.message
+            message, sent_seq = change.message, change.sent_seq
             self._put(change.mailbox, message.seq, change)
-            woken.add(change.mailbox)
-            if change.sent_seq:
-                self._put(sent(message.sender_id), change.sent_seq, change)
-                woken.add(sent(message.sender_id))
-            self._log[self._next] = change
-            self._next += 1
-            self.bytes += _size(change)
+            if sent_seq:
+                self._put(sent(message.sender_id), sent_seq, change)
+            log[number] = change
+            number += 1
+            size += _size(change)
+        self._next, self.bytes = number, size
         self.position = batch.last
         self.evict()
-        self._wake(woken)
+        if self._waiters:
+            self._wake(_touched(batch))
         if self._subscribers:
             self._hand_over(batch)
 
@@ -152,8 +137,8 @@ class Tail:
         while self._slots and self._slots[0][0] <= oldest:
             self._slots.popleft()
             end = self._slots[0][1] if self._slots else self._next
-        while self._log and (self._first < end or self.bytes > self._max_bytes):
-            self._let_go()
+        if self._log and (self._first < end or self.bytes > self._max_bytes):
+            self._let_go(end)
 
     def has_news(self, mailboxes: Iterable[str], position: int) -> bool | None:
         """Whether one of them has a message after `position`; None if the tail does not reach back so far."""
@@ -165,6 +150,11 @@ class Tail:
             if box is not None and box.last_position > position:
                 return True
         return False
+
+    def has_told(self, mailbox: str, seq: int, time_ms: int) -> bool:
+        """Whether a message was told, by its place and timestamp; or may have been, if the tail has no more of then."""
+        box = self._boxes.get(mailbox)
+        return (box is not None and seq < box.end_seq) or time_ms <= self._complete_since_time
 
     def after_seq(self, mailbox: str, seq: int, until: int, limit: int) -> list[Found] | None:
         """At most `limit` messages after a seq, none above position `until`; None if they are not all here."""
@@ -233,41 +223,64 @@ class Tail:
         """Wake all who wait, now and later, because the server stops."""
         self._is_open = False
         self._wake(list(self._waiters))
-        for subscriber in self._everyone():
+        for subscriber in self.subscribers:
             subscriber.drained()
 
     def _put(self, mailbox: str, seq: int, posted: Posted) -> None:
-        """Put it behind what came before; at a hole that is left to the store, and so is what comes too late.
+        """Put it behind the others of its mailbox; at a hole they are left to the store, as is what comes too late.
 
         On many nodes a message may be told before the one before it, and twice.
         """
         box = self._boxes.get(mailbox)
         if box is None:
             self._boxes[mailbox] = _Box(seq, seq + 1, posted.position, posted)
-        elif seq == box.end_seq:
-            box.add(posted)
-        elif seq > box.end_seq:
+            return
+        if seq != box.end_seq:
+            self._put_apart(mailbox, seq, posted, box)
+            return
+        news = box.news
+        if isinstance(news, dict):
+            news[seq] = posted
+        else:
+            box.news = {box.first_seq: news, seq: posted}
+        box.end_seq = seq + 1
+        box.last_position = posted.position
+
+    def _put_apart(self, mailbox: str, seq: int, posted: Posted, box: _Box) -> None:
+        if seq > box.end_seq:
             self._boxes[mailbox] = _Box(seq, seq + 1, posted.position, posted, is_cut=True)
         elif seq < box.first_seq:
             box.last_position = posted.position  # it is news all the same
             box.is_cut = True
 
-    def _let_go(self) -> None:
-        posted = self._log.pop(self._first)
-        self._first += 1
-        self.bytes -= _size(posted)
-        self._drop(posted.mailbox, posted)
-        if posted.sent_seq:
-            self._drop(sent(posted.message.sender_id), posted)
+    def _let_go(self, end: int) -> None:
+        """Let go of the oldest, up to number `end`, and until there is room; there must be one."""
+        log, first, size = self._log, self._first, self.bytes
+        while log and (first < end or size > self._max_bytes):
+            posted = log.pop(first)
+            first += 1
+            message, sent_seq = posted.message, posted.sent_seq
+            size -= _size(posted)
+            if not self._is_ordered:
+                self._complete_since_time = max(self._complete_since_time, _timestamp(posted))
+            self._drop(posted.mailbox, message.seq)
+            if sent_seq:
+                self._drop(sent(message.sender_id), sent_seq)
+        self._first, self.bytes = first, size
         self.complete_since = posted.position
-        time_ms = _timestamp(posted)  # on many nodes these don't follow positions
-        is_first = self._complete_since_time == sys.maxsize
-        self._complete_since_time = time_ms if is_first else max(self._complete_since_time, time_ms)
+        if self._is_ordered:
+            self._complete_since_time = _timestamp(posted)
 
-    def _drop(self, mailbox: str, posted: Posted) -> None:
+    def _drop(self, mailbox: str, seq: int) -> None:
+        """Let go of the oldest of a mailbox, if that is the one with this seq."""
         box = self._boxes.get(mailbox)
-        if box is not None and box.at(box.first_seq) is posted and box.drop_first():
+        if box is None or box.first_seq != seq:
+            return
+        box.first_seq = seq + 1
+        if box.end_seq == box.first_seq:
             del self._boxes[mailbox]
+        elif isinstance(box.news, dict):
+            del box.news[seq]
 
     def _cut(self, mailbox: str, box: _Box, start: int, until: int, limit: int) -> list[Found]:
         end = min(box.end_seq, start + limit)
@@ -278,7 +291,9 @@ class Tail:
             return [Found(_timestamp(news), mailbox, copy_of(news)) for news in wanted]
         return [Found(_timestamp(news), mailbox, news.message) for news in wanted]
 
-    def _everyone(self) -> Sequence[Subscriber]:
+    @property
+    def subscribers(self) -> Sequence[Subscriber]:
+        """Who is handed news."""
         return list({subscriber: None for some in self._subscribers.values() for subscriber in some})
 
     def _hand_over(self, batch: Batch) -> None:
@@ -304,6 +319,17 @@ class Tail:
         for mailbox in mailboxes:
             for waiter in self._waiters.get(mailbox, ()):
                 waiter.woken.set()
+
+
+def _touched(batch: Batch) -> Iterable[str]:
+    """The mailboxes that a batch has something for."""
+    for change in batch.changes:
+        if isinstance(change, Altered):
+            yield own(change.user_id)
+            continue
+        yield change.mailbox
+        if change.sent_seq:
+            yield sent(change.message.sender_id)
 
 
 def _timestamp(news: Posted) -> int:

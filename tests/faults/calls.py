@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -20,12 +21,28 @@ class NotSent(Exception):
     """Nobody listens: the call was surely not made."""
 
 
+def _never(url: str, since: float) -> bool:
+    return False
+
+
 @dataclass
 class Target:
-    """Where the server is; `up` is set while it is thought to be there."""
+    """Where the server is, or nodes that are called at random; `up` is set while some is thought to be there.
+
+    `may_hang` says whether one may have been standing still at some time since a moment of the monotonic clock, so that
+    no answer proves nothing; `patience_s` is how long any is waited for.
+    """
 
     url: str
     up: threading.Event
+    others: tuple[str, ...] = ()
+    may_hang: Callable[[str, float], bool] = _never
+    patience_s: float = TIMEOUT_S
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.url, *self.others)
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,7 @@ class Line:
         self._rng = rng
         self._fresh = fresh
         self._connection: http.client.HTTPConnection | None = None
+        self._url = target.url
 
     def get(self, path: str, **query: object) -> Answer:
         """GET; a parameter that is None is left out."""
@@ -101,7 +119,10 @@ class Line:
             text = response.read()
             status, data = response.status, json.loads(text or b"{}")
         except TimeoutError:
-            raise
+            self.renew()
+            if not self._target.may_hang(self._url, invoked / 1e9):
+                raise
+            status, data = 0, {}
         except (OSError, http.client.HTTPException, ValueError):
             self.renew()
             status, data = 0, {}
@@ -112,8 +133,9 @@ class Line:
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:
-            parts = urlsplit(self._target.url)
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+            self._url = self._rng.choice(self._target.urls)
+            parts = urlsplit(self._url)
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self._target.patience_s)
             try:
                 connection.connect()
             except OSError as error:

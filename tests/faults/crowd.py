@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,17 @@ LAST_STEPS_S = 60.0  # a step in flight may wait out the server's own limits
 class Crowd:
     """Four users in two rooms; eve's stay in the attic and carol's in the kitchen change, and so do two blocks."""
 
-    def __init__(self, url: str, seed: int, *, pace_s: float = 0.02, fresh: float = 0.02, page: int = 1000) -> None:
+    def __init__(
+        self,
+        url: str | Target,
+        seed: int,
+        *,
+        pace_s: float = 0.02,
+        fresh: float = 0.02,
+        page: int = 1000,
+    ) -> None:
         self.recorder = Recorder()
-        self.target = Target(url, threading.Event())
+        self.target = Target(url, threading.Event()) if isinstance(url, str) else url
         self.target.up.set()
         self.over = threading.Event()
         self.line = Line(self.target, random.Random(seed))
@@ -89,16 +98,28 @@ class Crowd:
 
     def finish(self) -> None:
         """Stop everybody, the server being well; then every chain, and a new one of each kind, reads to the end."""
+        self.stop()
+        self._last = self._followers("last ")
+        for follower in [*self.followers, *self._last]:
+            follower.read_on()
+        self.compare()
+
+    def stop(self) -> None:
+        """Let everybody take their last step."""
         self.over.set()
         deadline = time.monotonic() + LAST_STEPS_S
         for client in self._everybody():
             client.join(deadline)
-        self._last = self._followers("last ")
-        for follower in [*self.followers, *self._last]:
-            follower.read_on()
-        self._compare()
 
-    def _compare(self) -> None:
+    def read_all(self, url: str, name: str) -> None:
+        """A newcomer of each kind reads everything at one node; everybody has stopped, and the node is well."""
+        at = Target(url, self.target.up)
+        newcomers = self._followers(f"{name} ", replace(self.scene, target=at))
+        for newcomer in newcomers:
+            newcomer.read_on()
+            newcomer.line.renew()
+
+    def compare(self) -> None:
         """What the other views show at the end is what the readers were given and the changers have done."""
         self.line.renew()
         bob = self.users["bob"]
@@ -158,10 +179,16 @@ class Crowd:
             for n, name in enumerate(devices)
         ]
 
-    def _followers(self, prefix: str = "") -> list[Follower]:
+    def go_on_for(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as something is wrong."""
+        begin, pause = time.monotonic(), threading.Event()
+        while time.monotonic() - begin < seconds and not self.recorder.wrong:
+            pause.wait(0.05)
+
+    def _followers(self, prefix: str = "", scene: Scene | None = None) -> list[Follower]:
         made: list[Follower] = []
+        scene, seed = scene or self.scene, self._seed
         for name, user in self.users.items():
-            scene, seed = self.scene, self._seed
             made.append(Follower(scene, f"{prefix}{name} by cursor", seed, user))
             made.append(Follower(scene, f"{prefix}{name} with sent", seed, user, sent=True))
             made.append(Follower(scene, f"{prefix}{name} by time", seed, user, by_time=True))

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from functools import partial
@@ -49,11 +49,11 @@ class Follower:
         self._handled: list[Message] = []
         self._is_streamed = False
 
-    async def run(self, tidings: Client) -> None:
-        """Follow until cancelled; whatever it raises is noted as wrong."""
+    async def run(self, *servers: Client) -> None:
+        """Follow until cancelled, in each life at any of the servers; whatever it raises is noted as wrong."""
         try:
             while True:
-                await self._live(tidings)
+                await self._live(self._rng.choice(servers))
         except Exception:
             self._recorder.wrong.append(f"{self.name}: {traceback.format_exc()}")
 
@@ -111,12 +111,14 @@ class Follower:
 class Followers:
     """So many pairs for each of the crowd, in a loop of a thread of their own: one goes on, one dies now and then.
 
-    With `url`, every fourth pair reads there: through a proxy that cuts.
+    With `url`, every fourth pair reads there: through a proxy that cuts. Of several nodes, all read at all.
     """
 
     def __init__(self, crowd: Crowd, seed: int, *, pairs: int = 1, url: str = "") -> None:
         self._crowd = crowd
         self._urls = (*[crowd.target.url] * 3, url or crowd.target.url)
+        if crowd.target.others:
+            self._urls = crowd.target.urls
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="followers", daemon=True)
@@ -158,8 +160,11 @@ class Followers:
                 await stack.enter_async_context(Client(url, retries=once, connections_max=most)) for url in self._urls
             ]
             await asyncio.gather(
-                *(follower.run(clients[n // 8 % len(clients)]) for n, follower in enumerate(self.everyone))
+                *(follower.run(*self._servers(n, clients)) for n, follower in enumerate(self.everyone))
             )
+
+    def _servers(self, number: int, clients: Sequence[Client]) -> Sequence[Client]:
+        return clients if self._crowd.target.others else (clients[number // 8 % len(clients)],)
 
     async def _stop(self) -> None:
         if self._task is not None:

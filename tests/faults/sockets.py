@@ -61,12 +61,14 @@ class SocketSender(Client):
     def step(self) -> None:
         if not self.scene.target.up.wait(1):
             return
+        url, since = self.rng.choice(self._urls), time.monotonic()
         try:
-            with opened(self.rng.choice(self._urls), self._user) as socket:
+            with opened(url, self._user) as socket:
                 for _ in range(self.rng.randint(1, 20)):
                     self._exchange(socket, self._batch())
         except TimeoutError:  # an answer that never comes
-            raise
+            if not self.scene.target.may_hang(url, since):
+                raise
         except LOST:
             return
 
@@ -163,11 +165,12 @@ class Hopper(Client):
         ways = {"poll": self._poll, "sse": self._events, "websocket": self._frames}
         way = self.rng.choice([*ways]) if self._cursor else "poll"
         self.ways.add(way)
+        url, since = self.rng.choice(self._urls), time.monotonic()
         try:
-            ways[way](self.rng.choice(self._urls), self.rng.randint(1, 60))
+            ways[way](url, self.rng.randint(1, 60))
         except (TimeoutError, httpx.TimeoutException):
-            if way == "poll":  # a stream is silent while its process is stopped
-                raise
+            if way == "poll" and not self.scene.target.may_hang(url, since):
+                raise  # a stream is silent while its process is stopped
         except LOST:
             return
 

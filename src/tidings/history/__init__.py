@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 from tidings.history.chains import NO_SWITCH, judge_chains
 from tidings.history.events import (
+    NOTHING,
+    Allowance,
     Changing,
     Event,
     Fault,
@@ -30,6 +32,7 @@ from tidings.history.verdict import KINDS, Anomaly, Verdict
 
 __all__ = [
     "KINDS",
+    "Allowance",
     "Anomaly",
     "Changing",
     "Event",
@@ -51,7 +54,8 @@ def check(events: Iterable[Event]) -> Verdict:
     verdict = Verdict()
     changes = [event for event in history if isinstance(event, Changing)]
     memberships = switches(changes, "add", "remove")
-    record = Record(history, verdict)
+    allowed = next((event for event in history if isinstance(event, Allowance)), NOTHING)
+    record = Record(history, verdict, allowed)
     _count(history, record, verdict)
     record.judge()
     judge_chains(

@@ -47,6 +47,8 @@ class Chain:
             self._loose_until, self._loose_time = read.answered, FOREVER
         for message in read.messages:
             mailbox = self._record.mailbox(message)
+            if self._is_given_anew(read, message):
+                continue
             if self._may_read(index, read, mailbox, message):
                 self._take_message(index, read, mailbox, message)
         if not read.more:
@@ -65,13 +67,25 @@ class Chain:
             else:
                 self._skipped(stored, mailbox, index)
 
+    def _view(self, read: Reading) -> int:
+        """The earliest moment whose state a read may show."""
+        allowed = self._record.allowed
+        return read.invoked - (allowed.lag if read.invoked < allowed.until else 0)
+
+    def _is_given_anew(self, read: Reading, message: Message) -> bool:
+        """Whether who reads by timestamp is given a message again that was told under a later one than it has."""
+        given = self._places[self._record.mailbox(message)].given
+        return read.time is not None and message.message_id in self._record.restamped and message.message_id in given
+
     def _may_read(self, index: int, read: Reading, mailbox: str, message: Message) -> bool:
         if mailbox in (own(self._reader), sent(self._reader)):
             return True
         switch = self._groups.get(message.recipient_id, NO_SWITCH) if mailbox == room(message.recipient_id) else None
         # What a stream gave waits with the client: it may have come as soon as it was sent, before its reader left.
-        begin = self._record.stored[message.message_id].invoked if read.streamed else read.invoked
-        if switch is not None and not switch.surely_off(min(begin, read.answered), read.answered):
+        begin = self._view(read)
+        if read.streamed:
+            begin = min(begin, self._record.stored[message.message_id].invoked)
+        if switch is not None and not switch.surely_off(begin, read.answered):
             return True
         why = "was for somebody else" if switch is None else "is of a group that they were not in"
         text = f"{self._name} was given {message.message_id}, which {why}"
@@ -106,13 +120,16 @@ class Chain:
         if read.sent:
             yield sent(self._reader)
         for group, switch in self._groups.items():
-            if switch.surely_on(read.invoked, read.answered):
+            if switch.surely_on(self._view(read), read.answered):
                 yield room(group)
 
     def _expect(self, index: int, read: Reading, mailbox: str) -> None:
         """A read to the end must have given everything that was acknowledged before it was asked for."""
         place, acknowledged = self._places[mailbox], self._record.acknowledged.get(mailbox, ())
-        while place.judged < len(acknowledged) and acknowledged[place.judged].acked < read.invoked:
+        view = self._view(read)
+        if (read.time is not None or not read.cursor) and read.invoked < self._record.allowed.until:
+            view = min(view, read.invoked - self._record.allowed.settling)
+        while place.judged < len(acknowledged) and acknowledged[place.judged].acked < view:
             stored = acknowledged[place.judged]
             place.judged += 1
             if stored.message.message_id not in place.given and not self._is_excused(read, mailbox, stored):
@@ -121,7 +138,7 @@ class Chain:
     def _is_excused(self, read: Reading, mailbox: str, stored: Stored | None) -> bool:
         """Whether a message that was not given may rightly be left out: before the chain, or before a joining."""
         switch = self._groups.get(mailbox[1:], NO_SWITCH) if mailbox == room(mailbox[1:]) else NO_SWITCH
-        joinings = list(switch.turned_on(self._begun, read.answered))
+        joinings = list(switch.turned_on(self._begun - self._record.allowed.lag, read.answered))
         if stored is None:
             return bool(joinings) or self._loose_until >= 0 or self._loose_time >= 0
         if read.time is not None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tidings.history.events import Changing, Event, Reading, Sending
+from tidings.history.events import NOTHING, Allowance, Changing, Event, Reading, Sending
 from tidings.history.spans import FOREVER
 from tidings.history.verdict import Verdict
 from tidings.model import Message, own, room, sent
@@ -33,8 +33,10 @@ class Stored:
 class Record:
     """The messages of a history; contradictions among the answers are added to the verdict."""
 
-    def __init__(self, events: Sequence[Event], verdict: Verdict) -> None:
+    def __init__(self, events: Sequence[Event], verdict: Verdict, allowed: Allowance = NOTHING) -> None:
         self._verdict = verdict
+        self.allowed = allowed
+        self.restamped: set[str] = set()  # messages that were given with more than one timestamp
         self._groups = {event.of for event in events if isinstance(event, Changing) and event.operation == "add"}
         self._groups |= {event.recipient for event in events if isinstance(event, Sending) and not event.private}
         self._intents: dict[tuple[str, str, str], list[Indexed]] = defaultdict(list)
@@ -75,6 +77,11 @@ class Record:
                 mailboxes[mailbox].append((seq, stored))
         for intent, found in copies.items():
             self._judge_intent(self._intents.get(intent, []), found)
+        if len(self.restamped) > self.allowed.anew:
+            text = (
+                f"{len(self.restamped)} messages have two timestamps, and {self.allowed.anew} were told under another"
+            )
+            self._verdict.add("disagreement", text, *(self.stored[name].event for name in sorted(self.restamped)))
         for mailbox, placed in mailboxes.items():
             self._judge_times(mailbox, sorted(placed, key=lambda pair: pair[0]))
 
@@ -102,7 +109,10 @@ class Record:
             attempts = self._intents.get((message.sender_id, message.recipient_id, message.message), [])
             stored.invoked = min((call.invoked for _, call in attempts if call.outcome != "refused"), default=FOREVER)
         if _told(stored.message) != _told(message):
-            self._verdict.add("disagreement", f"{message_id} has two contents or timestamps", stored.event, index)
+            if self.allowed.anew and _told(stored.message)[:-1] == _told(message)[:-1]:
+                self.restamped.add(message_id)
+            else:
+                self._verdict.add("disagreement", f"{message_id} has two contents or timestamps", stored.event, index)
         if stored.seqs.setdefault(mailbox, message.seq) != message.seq:
             self._verdict.add("disagreement", f"{message_id} has two seqs in {mailbox}", stored.event, index)
         there = self._places.setdefault((mailbox, message.seq), message_id)
@@ -137,6 +147,8 @@ class Record:
     def _judge_times(self, mailbox: str, placed: Iterable[tuple[int, Stored]]) -> None:
         before: Stored | None = None
         for seq, stored in placed:
+            if stored.message.message_id in self.restamped:
+                continue
             if before is not None and before.time >= stored.time:
                 text = f"seq {seq} of {mailbox} has timestamp {stored.time}, the one before it {before.time}"
                 self._verdict.add("timestamps", text, before.event, stored.event)

@@ -1,6 +1,8 @@
 """All streams of one process: how many there may be, their heartbeats, and the messages they share, encoded once."""
 
 import asyncio
+from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -8,9 +10,10 @@ import msgspec
 from tidings.live.session import Session
 from tidings.model import Posted
 from tidings.service import Messages, Node, Question
-from tidings.tail import copy_of
+from tidings.tail import Subscriber, copy_of
 
 TOGETHER = 0.01  # of a heartbeat, so much early: the process wakes for many at once, not ten times as often
+DOUBTFUL_MAX = 500  # streams that read the store in a second: half of the reads that may wait
 _ENCODED_MAX = 500  # messages kept encoded, at most a commit's: 8 MB if all are as long as may be
 
 
@@ -46,6 +49,7 @@ class Streams:
         self._heartbeat_s = node.settings.heartbeat_s
         self._due: dict[Beating, float] = {}  # in the order of their next heartbeats
         self._timer: asyncio.TimerHandle | None = None
+        self._doubtful: Iterator[Subscriber] = iter(())
         self._encoded: dict[tuple[int, bool], tuple[Posted, bytes]] = {}
 
     @property
@@ -73,6 +77,16 @@ class Streams:
         if not self._due and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def look_again(self) -> None:
+        """While this node hears no news: have some streams read the store, the others in the next calls, in turn."""
+        if not self._node.feed.is_alone:
+            return
+        some = list(islice(self._doubtful, DOUBTFUL_MAX))
+        if not some:
+            self._doubtful = iter(self._node.tail.subscribers)
+        for subscriber in some:
+            subscriber.lost()
 
     def _set_timer(self) -> None:
         if self._due and self._timer is None:

@@ -115,7 +115,7 @@ class Reading:
         expired = [
             (mailbox, heads[mailbox].gone) for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])
         ]
-        hot, cold = self._hot(news, wanted)
+        hot, cold = self._hot(news, heads, wanted)
         if cold:
             hot.append(await self._node.store.read(cold, wanted, self.until))
         why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
@@ -166,8 +166,13 @@ class Reading:
         """Where the reader stands now; with a hint if nothing of theirs is left up to `until`."""
         return self.marks().mint(self.until, 0 if more else self.digest)
 
-    def _hot(self, starts: Mapping[str, Start], limit: int) -> tuple[list[list[Found]], list[Start]]:
-        """What the tail has, and the starts that it can't go on from."""
+    def _hot(
+        self, starts: Mapping[str, Start], heads: Mapping[str, Head], limit: int
+    ) -> tuple[list[list[Found]], list[Start]]:
+        """What the tail has, and the starts that it can't go on from, or not up to the head.
+
+        It has an old message alone, without what came after it, if that was told once more.
+        """
         if not self._is_trusted:
             return [], list(starts.values())
         tail = self._node.tail
@@ -178,7 +183,7 @@ class Reading:
                 found = tail.after_seq(mailbox, start.seq, self.until, limit)
             else:
                 found = tail.after_time(mailbox, start.time, self.until, limit)
-            if found is None:
+            if found is None or _is_short(found, heads[mailbox], limit):
                 cold.append(start)
             else:
                 hot.append(found)
@@ -262,6 +267,11 @@ def _another_history() -> AnotherHistory:
         "cursor_of_another_history",
         "The store does not continue the history that this cursor was given in; start over without a cursor.",
     )
+
+
+def _is_short(found: Sequence[Found], head: Head, limit: int) -> bool:
+    """Whether there is more than what was found, though there was room."""
+    return len(found) < limit and (not found or found[-1].message.seq < head.seq)
 
 
 def _has_news(start: Start, head: Head) -> bool:

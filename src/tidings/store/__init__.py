@@ -164,6 +164,10 @@ class Meter(Protocol):
     def batch(self, size: int) -> None:
         """A commit took so many writes."""
 
+
+class RemoteMeter(Meter, Protocol):
+    """The same of a store on other machines."""
+
     def capacity(self, kind: str, units: float) -> None:
         """A store that is paid by use counted so many units for one call; `kind` is read or write."""
 

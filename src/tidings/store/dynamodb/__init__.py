@@ -13,9 +13,10 @@ from tidings.config import Settings
 from tidings.errors import StartError, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
 from tidings.stamps import Stamps
-from tidings.store import Meter, Settle
+from tidings.store import RemoteMeter, Settle
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address, address_of
+from tidings.store.dynamodb.announcing import HasTold, Publish
 from tidings.store.dynamodb.changes import Changes, Limits
 from tidings.store.dynamodb.driver import Driver, Unmet, connected, is_unknown, reason
 from tidings.store.dynamodb.keys import Keys
@@ -35,7 +36,9 @@ _START_S = 10.0
 class DynamoStore:
     """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
 
-    def __init__(self, driver: Driver, address: Address, generation: int, settings: Settings, meter: Meter) -> None:
+    def __init__(
+        self, driver: Driver, address: Address, generation: int, settings: Settings, meter: RemoteMeter
+    ) -> None:
         self.generation = generation
         self._driver = driver
         self._meter = meter
@@ -57,7 +60,7 @@ class DynamoStore:
         self._stack = AsyncExitStack()
 
     @classmethod
-    async def open(cls, settings: Settings, meter: Meter) -> "DynamoStore":
+    async def open(cls, settings: Settings, meter: RemoteMeter) -> "DynamoStore":
         """Open the tables that `tidings store init` made; any number of nodes may. Raises StartError.
 
         Nothing can be sent before it is told, by `stamp_with`, who gives timestamps.
@@ -74,6 +77,10 @@ class DynamoStore:
     def stamp_with(self, stamps: Stamps) -> None:
         """Take messages' timestamps from there."""
         self._sender.stamps = stamps
+
+    def announce_with(self, publish: Publish, has_told: HasTold) -> None:
+        """Tell what others left untold; `has_told` says what was told, by mailbox, seq and timestamp, or may be."""
+        self._sender.announcer.join(publish, has_told)
 
     @property
     def waiting(self) -> int:

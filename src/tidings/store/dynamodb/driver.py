@@ -29,7 +29,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 
 from tidings.errors import Internal, StoreUnavailable, TidingsError
-from tidings.store import Meter
+from tidings.store import RemoteMeter
 from tidings.store.dynamodb.address import Address
 
 log = logging.getLogger("tidings.store")
@@ -81,7 +81,7 @@ class Busy(StoreUnavailable):
 class Driver:
     """The one client of a store."""
 
-    def __init__(self, client: Any, meter: Meter) -> None:
+    def __init__(self, client: Any, meter: RemoteMeter) -> None:
         self._client = client
         self._meter = meter
         self._loop = asyncio.get_running_loop()
@@ -218,8 +218,16 @@ def reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def are_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
+    """Whether what is in every one of a put's places is what it put there: it was done, and its answer was lost."""
+    return all(
+        check.found is not None and check.found["id"]["S"] == message_id
+        for check, message_id in zip(checks, ids, strict=True)
+    )
+
+
 @asynccontextmanager
-async def connected(address: Address, meter: Meter) -> AsyncIterator[Driver]:
+async def connected(address: Address, meter: RemoteMeter) -> AsyncIterator[Driver]:
     """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
     config = AioConfig(
         connect_timeout=_CONNECT_S,

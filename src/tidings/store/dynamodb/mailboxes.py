@@ -104,6 +104,11 @@ class Mailboxes:
                 return given
             await self._pause(patience)
 
+    async def last_items(self, mailbox: str, up_to: int, limit: int, due: float) -> list[Item]:
+        """The last `limit` messages up to a seq, oldest first, whole as they are kept."""
+        page = await self._page(mailbox, 0, up_to + 1, limit, due, backwards=True)
+        return page[::-1]
+
     async def _seq_of(self, start: Start, due: float) -> int:
         """Where a start is. By time: the last message not later, sought back from the head in growing steps."""
         if start.time is None:

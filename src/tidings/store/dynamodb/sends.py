@@ -16,9 +16,10 @@ from tidings.cache import Cache
 from tidings.errors import TidingsError
 from tidings.model import Batch, Change, Head, Message, Posted, Written, sent
 from tidings.stamps import Stamps
-from tidings.store import Meter
+from tidings.store import RemoteMeter
 from tidings.store.dynamodb import items
-from tidings.store.dynamodb.driver import Busy, Check, Driver, Item, Unmet, translate
+from tidings.store.dynamodb.announcing import Announcer
+from tidings.store.dynamodb.driver import Busy, Driver, Item, Unmet, are_ours, translate
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes
 from tidings.store.dynamodb.mailboxes import Mailboxes, together
@@ -34,13 +35,16 @@ Outcome = Written[Message] | TidingsError
 class Sender:
     """Puts what `lanes` give it; what it needs of the rest of the store, it is given."""
 
-    def __init__(self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: Meter) -> None:
+    def __init__(
+        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: RemoteMeter
+    ) -> None:
         self.driver = driver
         self.table = table
         self.people = people
         self.boxes = boxes
         self.keys = keys
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
+        self.announcer = Announcer(boxes)
         self._meter = meter
         self._under_way: dict[asyncio.Task[None], list[Job]] = {}
         self.stamps: Stamps
@@ -81,6 +85,7 @@ class Sender:
         """Wait for all that is under way."""
         if self._under_way:
             await asyncio.wait(self._under_way)
+        await self.announcer.close()
 
     def learn(self, changes: Sequence[Change]) -> None:
         """Move the heads that are remembered on, by what other nodes told."""
@@ -252,18 +257,28 @@ class _Together:
                 raise
             return set()
         except Unmet as unmet:
-            if not _is_ours(unmet.checks, ids):
+            if not are_ours(unmet.checks, ids):
                 self._unsure = ()
                 return {box for box, check in zip(boxes, unmet.checks, strict=True) if not check.is_met}
         self._unsure = ()
+        await self._stored(posts)
+        return None
+
+    async def _stored(self, posts: Sequence[Posted]) -> None:
+        """All of them: let each caller tell its own, in order, and tell those that are awaited no longer."""
+        announcer = self._sender.announcer
+        await announcer.tell_behind({job.mailbox: self._heads[job.mailbox] for job in self._left}, self._due)
         for job, post in zip(self._left[:], posts, strict=True):
             del self._stamps[post.message.message_id]
             head = Head(post.message.seq, int(post.message.timestamp))
             self._heads[job.mailbox] = head
             if job.copies:
                 self._heads[job.copies] = Head(post.sent_seq, head.timestamp)
-            self._tell(job, _written(post))
-        return None
+            announcer.hand_over(post)
+            if job.is_settled:
+                announcer.tell([post])
+            else:
+                self._tell(job, _written(post))
 
     async def _give_way(self, taken: set[str]) -> None:
         if taken:
@@ -327,14 +342,6 @@ class _Together:
         """Go on without those whose outcome is told, or awaited no longer; whether any is left."""
         self._left = [job for job in self._left if not job.is_settled]
         return bool(self._left)
-
-
-def _is_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
-    """Whether what is in every one of a put's places is what it put there: it was done, and its answer was lost."""
-    return all(
-        check.found is not None and check.found["id"]["S"] == message_id
-        for check, message_id in zip(checks, ids, strict=True)
-    )
 
 
 def _written(posted: Posted) -> Written[Message]:

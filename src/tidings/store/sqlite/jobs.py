@@ -4,8 +4,8 @@
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -50,27 +50,29 @@ class Jobs:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._put_off: deque[Job] = deque()
-        self._by_mailbox: dict[str, int] = {}
+        self._held: set[Job] = set()  # all that wait
+        self._by_mailbox: Counter[str] | None = None  # how many for each, once a mailbox could have too many
         self._issued: deque[Job] = deque()
         self._is_closing = False
         self._is_open = True  # until the thread met the end of the queue
-        self.waiting = 0
         self._sweeper: asyncio.TimerHandle | None = None  # runs while something waits
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._held)
 
     def put(self, write: Write, mailboxes: tuple[str, ...], settle: Settle, *, is_awaited: bool = False) -> Job:
         """Let a write wait. Raises TooMany, Unavailable."""
         if self._is_closing:
             raise Unavailable("shutting_down", "This server is stopping.", retry_s=1)
-        if self.waiting >= self._waiting_max:
+        waiting = len(self._held)
+        if waiting >= self._waiting_max:
             raise Unavailable("overloaded", "Too many writes are waiting.", retry_s=1)
-        counts = self._by_mailbox
-        for mailbox in mailboxes:
-            if counts.get(mailbox, 0) >= self._mailbox_max:
-                raise TooMany("mailbox_busy", "Too many messages are waiting for this mailbox.", retry_s=1)
-        self.waiting += 1
-        for mailbox in mailboxes:
-            counts[mailbox] = counts.get(mailbox, 0) + 1
+        if waiting >= self._mailbox_max or self._by_mailbox is not None:
+            self._count(mailboxes)
         job = Job(write, mailboxes, self._loop.time() + self._wait_s, settle, is_awaited)
+        self._held.add(job)
         self._issued.append(job)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
@@ -87,19 +89,33 @@ class Jobs:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def release(self, jobs: Iterable[Job]) -> None:
+    def release(self, jobs: Sequence[Job]) -> None:
         """They wait no longer."""
-        counts = self._by_mailbox
-        for job in jobs:
-            self.waiting -= 1
-            for mailbox in job.mailboxes:
-                left = counts[mailbox] - 1
-                if left:
-                    counts[mailbox] = left
-                else:
-                    del counts[mailbox]
+        self._held.difference_update(jobs)
+        if self._by_mailbox is not None:
+            self._count_off(jobs, self._by_mailbox)
         while self._issued and self._issued[0].is_settled:
             self._issued.popleft()
+
+    def _count(self, mailboxes: Sequence[str]) -> None:
+        """Count one more for each: only now, since below so many in all none can have too many. Raises TooMany."""
+        if self._by_mailbox is None:
+            self._by_mailbox = Counter(mailbox for job in self._held for mailbox in job.mailboxes)
+        counts = self._by_mailbox
+        for mailbox in mailboxes:
+            if counts[mailbox] >= self._mailbox_max:
+                raise TooMany("mailbox_busy", "Too many messages are waiting for this mailbox.", retry_s=1)
+        counts.update(mailboxes)
+
+    def _count_off(self, jobs: Sequence[Job], counts: Counter[str]) -> None:
+        if len(self._held) <= self._mailbox_max // 2:  # half, so that it is not begun anew at each commit
+            self._by_mailbox = None
+            return
+        for job in jobs:
+            for mailbox in job.mailboxes:
+                counts[mailbox] -= 1
+                if not counts[mailbox]:
+                    del counts[mailbox]
 
     def _sweep(self) -> None:
         """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""

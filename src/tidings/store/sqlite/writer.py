@@ -232,7 +232,7 @@ class Writer:
         for batch in foreign:
             self._on_foreign(batch)
         self._on_batch(len(outcomes))
-        self._jobs.release(job for job, _, _ in outcomes)
+        self._jobs.release([job for job, _, _ in outcomes])
         for job, written, error in outcomes:
             if written is not None and (job.is_settled or not job.is_awaited):
                 self.committed = max(self.committed, written.batch.last)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from tidings.log import tell
+from tidings.metrics.tally import SECONDS, SIZES, FoldedHistogram, Tally
 
 log = logging.getLogger("tidings.calls")
 
@@ -23,10 +24,7 @@ CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST.encode()
 POLLS = "/v1/messages/{userId}"
 METHODS = frozenset(("GET", "HEAD", "POST"))
 
-# 10 us is a hot poll, 60 s a long one; a commit takes from one write to all that wait.
-SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 GENERATIONS = 3  # of the garbage collector
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 GAUGES = {
     "tidings_tail_messages": "Messages in the tail.",
@@ -36,29 +34,7 @@ GAUGES = {
     "tidings_waits": "Long-polls and streams held now.",
     "tidings_streams": "Of these, streams.",
     "tidings_writes_waiting": "Writes that wait for the store now.",
-    "tidings_feed_proof_age_seconds": "How old the proof is that nothing told was missed; over 1, polls are cold.",
-    "tidings_feed_position": "The last change that this node has applied.",
-    "tidings_feed_held": "Commits of this node that the feed was not yet seen to have taken.",
 }
-
-
-@dataclass(slots=True)
-class Tally:
-    """Observations since the last flush: how many fell into each bucket, and their sum."""
-
-    buckets: list[int]
-    total: float = 0.0
-
-
-class FoldedHistogram(Histogram):
-    """A histogram that takes a whole tally at once; the library's own takes one observation at a time, at 2 us each."""
-
-    def fold(self, tally: Tally) -> None:
-        """Add a tally over this histogram's bounds."""
-        self._sum.inc(tally.total)
-        for bucket, count in zip(self._buckets, tally.buckets, strict=True):
-            if count:
-                bucket.inc(count)
 
 
 @dataclass(slots=True)
@@ -70,15 +46,6 @@ class Counts:
     seconds: dict[str, Tally] = field(default_factory=dict)
     polls: dict[tuple[str, str], int] = field(default_factory=dict)
     store: dict[str, int] = field(default_factory=dict)
-    capacity: dict[str, float] = field(default_factory=dict)
-    operations: dict[str, int] = field(default_factory=dict)
-    retries: dict[str, int] = field(default_factory=dict)
-    resets: dict[str, int] = field(default_factory=dict)
-    lags: Tally = field(default_factory=lambda: Tally([0] * (len(SECONDS) + 1)))
-    lost: int = 0
-    anew: int = 0
-    settling: int = 0
-    conflicts: int = 0
     checks: int = 0
     batches: Tally = field(default_factory=lambda: Tally([0] * (len(SIZES) + 1)))
     pauses: list[Tally] = field(default_factory=lambda: [Tally([0] * (len(SECONDS) + 1)) for _ in range(GENERATIONS)])
@@ -109,32 +76,6 @@ class Metrics:
         )
         self._polls = Counter("tidings_polls", "Polls: from memory (hot) or not, why.", ["kind", "why"], registry=made)
         self._store_calls = Counter("tidings_store_calls", "Calls to the store.", ["call"], registry=made)
-        self._capacity = Counter(
-            "tidings_store_capacity_units", "Capacity units that DynamoDB counted.", ["kind"], registry=made
-        )
-        self._operations = Counter(
-            "tidings_store_operations", "Calls to DynamoDB, each try of one.", ["operation"], registry=made
-        )
-        self._retries = Counter("tidings_store_retries", "Of these, repeats, by why.", ["why"], registry=made)
-        self._conflicts = Counter(
-            "tidings_store_conflicts", "Puts that found another node's message in their place.", registry=made
-        )
-        self._lags = FoldedHistogram(
-            "tidings_feed_lag_seconds",
-            "From asking the feed to take something until it was read back.",
-            buckets=SECONDS,
-            registry=made,
-        )
-        self._resets = Counter(
-            "tidings_feed_resets", "Times that what is remembered was forgotten, by why.", ["why"], registry=made
-        )
-        self._lost = Counter("tidings_feed_lost", "Links to the feed that broke.", registry=made)
-        self._anew = Counter(
-            "tidings_stamps_anew", "Messages told under a later timestamp than they are stored with.", registry=made
-        )
-        self._settling = Counter(
-            "tidings_settling_waits", "Readers by timestamp who waited for messages on their way.", registry=made
-        )
         self._checks = Counter("tidings_freshness_checks", "Looks whether other processes committed.", registry=made)
         self._batches = FoldedHistogram(
             "tidings_commit_batch_size", "Writes in a commit.", buckets=SIZES, registry=made
@@ -205,48 +146,6 @@ class Metrics:
         tally.buckets[bisect_left(SIZES, size)] += 1
         tally.total += size
 
-    def capacity(self, kind: str, units: float) -> None:
-        """Count what a database that is paid by use took for a call: capacity units of `kind`, read or write."""
-        taken = self._now.capacity
-        taken[kind] = taken.get(kind, 0.0) + units
-
-    def operation(self, name: str) -> None:
-        """Count a call to a database over the network, each try of it."""
-        operations = self._now.operations
-        operations[name] = operations.get(name, 0) + 1
-
-    def retry(self, why: str) -> None:
-        """Count that a call will be tried again: it was `busy`, or the answer was `lost`."""
-        retries = self._now.retries
-        retries[why] = retries.get(why, 0) + 1
-
-    def conflict(self) -> None:
-        """Count a put that found another node's message in its place."""
-        self._now.conflicts += 1
-
-    def feed_lag(self, seconds: float) -> None:
-        """Count how long it took from asking the feed to take something until it was read back."""
-        tally = self._now.lags
-        tally.buckets[bisect_left(SECONDS, seconds)] += 1
-        tally.total += seconds
-
-    def feed_reset(self, why: str) -> None:
-        """Count that the listener began anew: `start`, `identity`, `gap`, `lost`, `fault`."""
-        resets = self._now.resets
-        resets[why] = resets.get(why, 0) + 1
-
-    def feed_lost(self) -> None:
-        """Count a link to the feed that broke."""
-        self._now.lost += 1
-
-    def stamps_anew(self, count: int) -> None:
-        """Count messages that are told under a later timestamp than they are stored with."""
-        self._now.anew += count
-
-    def settling_wait(self) -> None:
-        """Count a reader by timestamp who waits for messages on their way."""
-        self._now.settling += 1
-
     def pause(self, generation: int, seconds: float) -> None:
         """Count a pause of the garbage collector; called in whatever thread it came over."""
         tally = self._now.pauses[generation]
@@ -272,24 +171,7 @@ class Metrics:
             self._polls.labels(*counted_poll).inc(count)
         for name, count in now.store.items():
             self._store_calls.labels(name).inc(count)
-        for kind, units in now.capacity.items():
-            self._capacity.labels(kind).inc(units)
-        for counter, counts in (
-            (self._operations, now.operations),
-            (self._retries, now.retries),
-            (self._resets, now.resets),
-        ):
-            for name, count in counts.items():
-                counter.labels(name).inc(count)
-        for total, count in (
-            (self._conflicts, now.conflicts),
-            (self._lost, now.lost),
-            (self._anew, now.anew),
-            (self._settling, now.settling),
-            (self._checks, now.checks),
-        ):
-            total.inc(count)
-        self._lags.fold(now.lags)
+        self._checks.inc(now.checks)
         self._batches.fold(now.batches)
         for histogram, pauses in zip(self._pauses, now.pauses, strict=True):
             histogram.fold(pauses)
