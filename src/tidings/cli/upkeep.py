@@ -31,6 +31,15 @@ Store = Annotated[
         help="The store: sqlite:///relative/path, or //// and an absolute one.",
     ),
 ]
+AnyStore = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        envvar=variable("store"),
+        metavar="URL",
+        help="The store: sqlite:///relative/path, or //// and an absolute one, or dynamodb://REGION/PREFIX.",
+    ),
+]
 STORE = Settings.store
 Tables = Annotated[
     str,
@@ -82,16 +91,19 @@ def restore(backup: Backup, store: Store = STORE, force: ForceAside = False, as_
     return told.code
 
 
-def doctor(file: Looked = None, store: Store = STORE, as_json: Json = False) -> int:
+def doctor(file: Looked = None, store: AnyStore = STORE, as_json: Json = False) -> int:
     """Look a store, or a backup, over: for damage, holes, wrong order, orphans; while it is served or not.
+
+    A store on DynamoDB is read once from end to end, which is paid by its size, and more than once where it refers.
 
     Ends with 0 if nothing is wrong, with 1 if something is, with 2 if it could not look. Nothing is changed.
     """
     from tidings.store.upkeep import examine
 
     with telling(as_json, WRONG_USE) as told:
-        with _status() as status:
-            found = examine(f"sqlite:///{quote(str(file))}" if file else _checked(store), status)
+        is_away = store.startswith("dynamodb:") and not file
+        with _status() as status, _driver():
+            found = examine(f"sqlite:///{quote(str(file))}" if file else store if is_away else _checked(store), status)
         told.show(found, _diagnosis(found))
         told.code = FAILED if found.findings else 0
     return told.code
@@ -108,10 +120,8 @@ def init(store: Tables, as_json: Json = False) -> int:
     with telling(as_json, FAILED) as told:
         if not store.startswith("dynamodb:"):
             raise StartError("only a store on DynamoDB is made beforehand; a SQLite store is made when it is served")
-        try:
+        with _driver():
             made = prepare(store)
-        except ImportError:
-            raise StartError("DynamoDB's client is not installed: pip install 'tidings[aws]'") from None
         told.show(made, _preparation(made))
     return told.code
 
@@ -171,6 +181,15 @@ def telling(as_json: bool, code: int) -> Iterator[_Told]:
             complain(detail, told.code)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _driver() -> Iterator[None]:
+    """Says what is to be installed for a store on DynamoDB, if it is not."""
+    try:
+        yield
+    except ImportError:
+        raise StartError("DynamoDB's client is not installed: pip install 'tidings[aws]'") from None
 
 
 def _checked(store: str) -> str:
