@@ -186,7 +186,7 @@ def test_follow_greets_people_on_stderr(shell: Shell) -> None:
 
 COMMANDS = (
     *("serve", "user", "group", "store", "block", "unblock", "send", "read", "follow", "chat"),
-    *("backup", "restore", "doctor", "check-history"),
+    *("export", "import", "backup", "restore", "doctor", "check-history"),
 )
 
 

@@ -68,7 +68,7 @@ def _group(context: typer.Context) -> None:
 
 @store.callback(invoke_without_command=True)
 def _store(context: typer.Context) -> None:
-    """Make a store that must be there before it is served; open one that was closed."""
+    """Make the tables of a store; open a closed one again."""
     _help(context)
 
 
