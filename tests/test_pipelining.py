@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.api_client import Api
-from tests.server import ServerProcess, memory
+from tests.server import ServerProcess, memory, until
 from tests.sockets import Raw, frame, handshake
 
 FLOOD = 30_000  # requests: 30 MB; kept as objects, four times as much
@@ -57,6 +58,24 @@ def test_who_asks_faster_than_is_answered_fills_no_memory(tmp_path: Path, first:
         assert texts == api.texts(ann) == [str(n) for n in range(SENDS)]
         assert answers.count(b'{"status":"ok"}') == FLOOD - SENDS
         assert memory(server.pid, "VmHWM") - before < 20_000_000
+
+
+@pytest.mark.parametrize("pause", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("behind", [1, 3_000])
+def test_who_leaves_a_stream_is_seen_to_leave_whatever_they_asked_behind_it(
+    tmp_path: Path, behind: int, pause: bool
+) -> None:
+    """A client opens a stream, asks for other things behind it, and ends: so does the stream, and it holds nothing."""
+    with ServerProcess.start(tmp_path) as server, Api(server.url) as api, Raw(server.url) as raw:
+        bob = api.user("bob")
+        stream = get(f"/v1/messages/{bob}/stream?cursor=now")
+        raw.say(stream if pause else stream + SHOW * behind)
+        until(lambda: api.counted("tidings_streams") == 1)
+        if pause:
+            raw.say(SHOW * behind)
+        raw.wire.shutdown(socket.SHUT_WR)
+        until(lambda: api.counted("tidings_streams") == api.counted("tidings_waits") == 0)
+        assert server.complaints == ""
 
 
 def test_all_that_comes_behind_a_handshake_is_read(tmp_path: Path) -> None:

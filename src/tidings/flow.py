@@ -1,7 +1,11 @@
 """How much is read of a connection, how long it may be idle, and how it ends: what uvicorn leaves unbounded or cuts."""
 
+from typing import Any
+
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tidings.live.sse import Carrier
 
 LINGER_S = 1.0  # a refused client that still sends reads the answer in this time, instead of a reset connection
 LAST_CALL_S = 0.2  # for what a client asks before it can know that the server stops: a round trip on most networks
@@ -32,6 +36,9 @@ class PatientProtocol(HttpToolsProtocol):
 
     _waits_since = NEVER  # for its client, by the loop's clock
     _is_last_call = False  # the server stops: one more request is answered
+    _running: Any = None  # the cycle that a task has; what comes behind it takes its place as `cycle`
+    carrier: Carrier | None = None  # of a stream that is written straight to the transport
+    flow: Flow
 
     def timeout_keep_alive_handler(self) -> None:
         """Close what is idle, and drop it where not even that is taken."""
@@ -59,6 +66,22 @@ class PatientProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+
+    def carry(self, carrier: Carrier) -> None:
+        """Be a stream's from now on: its answer is under way."""
+        self.carrier = carrier
+        if self.pipeline or self.flow.held:
+            self._end_with_stream()
+
+    def _end_with_stream(self) -> None:
+        """What is asked behind a stream is not answered: its end is the connection's, too.
+
+        Held back, as behind other answers, it would hide for as long as the stream lasts that the client has left.
+        """
+        self._running.keep_alive = False
+        self.pipeline.clear()
+        self.flow.held = b""
+        self.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Answer what is being asked, or is on its way, as the last; then end.

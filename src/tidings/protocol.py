@@ -18,7 +18,7 @@ from tidings.config import Settings
 from tidings.errors import Malformed, TidingsError, body_too_large, headers_too_large, uri_too_long
 from tidings.flow import LINGER_S, Flow, PatientProtocol
 from tidings.live.handshake import Handshake, without_offer
-from tidings.live.sse import CONNECTION, Carrier
+from tidings.live.sse import CONNECTION
 
 PIECE = 16_384  # bytes of what came that are parsed at a time: some 400 of the shortest requests, 2 MB in memory
 WITH_BODY = (b"content-length", b"transfer-encoding")
@@ -44,11 +44,9 @@ class BoundedProtocol(PatientProtocol):
         self._refusal: TidingsError | None = None
         self._replay: bytes | None = None
         self._handshake: Handshake | None = None
-        self._running: Any = None  # the cycle that a task has; what comes behind it takes its place as `cycle`
         self._in_body = False
         self._body_left = 0
         self._stalled: asyncio.TimerHandle | None = None
-        self.carrier: Carrier | None = None  # of a stream that is written straight to the transport
         # Bytes of the request being read, counted by chunks: those before it in its first chunk included, and left out.
         self._at_most = self._at_least = self._chunk = 0
         self._uri_max, self._headers_max = self.limits.uri_max_bytes, self.limits.headers_max_bytes
@@ -59,11 +57,14 @@ class BoundedProtocol(PatientProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin, with the time for a whole first request running."""
         super().connection_made(transport)
-        self.flow: Flow = Flow(transport)
+        self.flow = Flow(transport)
         self._await_client()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, a piece at a time: no more while requests wait behind the one being answered."""
+        if self.carrier is not None:
+            self._end_with_stream()
+            return
         if self.flow.held:
             data, self.flow.held = self.flow.held + data, b""
         while data and not self._is_refused and self.parser is not None:

@@ -1,6 +1,7 @@
 """Messages over HTTP: sending, and asking for news."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -49,6 +50,7 @@ class Messages(msgspec.Struct, omit_defaults=True):
 
 PRIVATE = Form(PrivateMessage, receiver_id="recipientId")
 GROUPWIDE = Form(GroupMessage, group_id="recipientId")
+FORMS: Mapping[str, Form[Any]] = {"private": PRIVATE, "group": GROUPWIDE}
 ANY = Form(AnyMessage)
 
 TEXT = "Are you coming?"
@@ -85,14 +87,12 @@ async def send(call: Call) -> Reply:
 
 def wanted(kind: str, body: bytes, settings: Settings) -> tuple[str, str, str]:
     """Sender, recipient and text of a message of a kind. Raises Malformed, TooLarge."""
-    if kind == "private":
-        sender_id, receiver_id, text = PRIVATE.values(body, settings)
-        return sender_id, receiver_id, text
-    if kind == "group":
-        sender_id, group_id, text = GROUPWIDE.values(body, settings)
-        return sender_id, group_id, text
-    ANY.read(body, settings)  # what is wrong with the body is said first
-    raise Malformed("unknown_type", "The parameter type must be private or group.")
+    form = FORMS.get(kind)
+    if form is None:
+        ANY.read(body, settings)  # what is wrong with the body is said first
+        raise Malformed("unknown_type", "The parameter type must be private or group.")
+    sender_id, recipient_id, text = form.values(body, settings)
+    return sender_id, recipient_id, text
 
 
 @operation(

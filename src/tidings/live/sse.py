@@ -67,7 +67,7 @@ class EventStream:
         self._connection, self._stall_s = scope[CONNECTION], stall_s
         if self._connection.transport.is_closing():  # it left before there was anybody to tell
             raise ClientGone
-        self._connection.carrier = self
+        self._connection.carry(self)
         # A client that vanished says nothing: what is not even acknowledged for so long ends the connection (tcp(7)).
         # One that is there and does not read is cut before, with a word in the log.
         self._connection.transport.get_extra_info("socket").setsockopt(
