@@ -23,7 +23,7 @@ from tidings.api.query import KEY_CHARS
 from tidings.cli import flag, variable
 from tidings.cli.flags import OTHERS
 from tidings.config import Settings
-from tidings.history import KINDS, Changing, Fault, Reading, Sending
+from tidings.history import KINDS, Allowance, Changing, Fault, Reading, Sending
 from tidings.model import Message
 from tidings.routes import ROUTES
 
@@ -249,9 +249,9 @@ def test_the_anomalies_are_all_explained() -> None:
 
 def test_the_fields_of_events_are_all_explained() -> None:
     """docs/testing.md has each field of each event of a history, and no other."""
-    table = rows(DOCS / "testing.md", "There are four kinds of events. Fields that are left out have the default.\n")
+    table = rows(DOCS / "testing.md", "There are five kinds of events. Fields that are left out have the default.\n")
     explained = {name for row in table for name in re.findall(r"`(\w+)`", row[1])}
-    events = (Sending, Reading, Changing, Fault)
+    events = (Sending, Reading, Changing, Fault, Allowance)
     assert explained == {field.encode_name for event in events for field in msgspec.structs.fields(event)}
 
 

@@ -93,8 +93,19 @@ def restore(url: str, backup: Path, *, force: bool, on_progress: Progress) -> Re
 
 
 def examine(url: str, on_step: Step) -> Examination:
-    """Look for everything that no store should have, in one snapshot; nothing is changed."""
+    """Look for everything that no store should have; of a SQLite store in one snapshot. Nothing is changed."""
+    if url.startswith("dynamodb:"):
+        return _examine_tables(url, on_step)
     from tidings.store.sqlite.doctor import examine
     from tidings.store.sqlite.file import path_of
 
     return examine(path_of(url), on_step)
+
+
+def _examine_tables(url: str, on_step: Step) -> Examination:
+    import asyncio
+
+    from tidings.store.dynamodb.address import address_of
+    from tidings.store.dynamodb.doctor import examine
+
+    return asyncio.run(examine(address_of(url), url, on_step))

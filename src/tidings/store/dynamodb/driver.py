@@ -8,8 +8,10 @@ import asyncio
 import logging
 import math
 import random
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -83,6 +85,16 @@ class Driver:
         self._client = client
         self._meter = meter
         self._loop = asyncio.get_running_loop()
+        self._date = ""  # of the server's last answer
+        self._clock = (time.time(), self._loop.time())  # the server's, in Unix seconds, and when it was seen
+
+    def now_ms(self) -> int:
+        """What the server's clock says, as far as it told: by that clock it deletes what has expired.
+
+        Its answers tell it to the second; before the first one, it is this machine's.
+        """
+        told, seen = self._clock
+        return int((told + self._loop.time() - seen) * 1000)
 
     async def read(self, operation: str, due: float, **request: Any) -> dict[str, Any]:
         """Call a reading operation until it answers, or `due` (time of the loop). Raises StoreUnavailable."""
@@ -98,6 +110,7 @@ class Driver:
     async def ask(self, operation: str, **request: Any) -> dict[str, Any]:
         """Call any operation once. Raises botocore's ClientError."""
         answer: dict[str, Any] = await getattr(self._client, operation)(**request)
+        self._look_at_clock(answer)
         return answer
 
     async def _call(
@@ -120,6 +133,7 @@ class Driver:
                 raise translate(error) from error
             else:
                 self._meter.capacity(kind, _units(answer))
+                self._look_at_clock(answer)
                 return answer
             wait_s = random.uniform(0, pause_s)  # noqa: S311  # no secret: so that those who failed come one by one
             soon = self._loop.time() + wait_s
@@ -130,6 +144,13 @@ class Driver:
             self._meter.retry(why)
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def _look_at_clock(self, answer: dict[str, Any]) -> None:
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        if date and date != self._date:
+            self._date = date
+            with suppress(ValueError):  # no date: then it is told by the others
+                self._clock = (parsedate_to_datetime(date).timestamp(), self._loop.time())
 
 
 def _judged(error: ClientError) -> TidingsError:
@@ -206,11 +227,11 @@ def are_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
 
 
 @asynccontextmanager
-async def connected(address: Address, meter: RemoteMeter) -> AsyncIterator[Driver]:
+async def connected(address: Address, meter: RemoteMeter, answer_s: float = _ANSWER_S) -> AsyncIterator[Driver]:
     """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
     config = AioConfig(
         connect_timeout=_CONNECT_S,
-        read_timeout=_ANSWER_S,
+        read_timeout=answer_s,
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": 1},
         parameter_validation=False,  # a fifth of a call's CPU; what we send is ours

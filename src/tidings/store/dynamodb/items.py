@@ -80,12 +80,13 @@ def message_item(posted: Posted, key: bytes | None) -> Item:
 
 
 def copy_item(posted: Posted, copies: str) -> Item:
-    """Its copy."""
+    """Its copy, which says where the message is, so that each can be looked for from the other."""
     message = posted.message
     return {
         **slot(copies, posted.sent_seq),
         "ts": {"N": message.timestamp},
         "recipient": text(message.recipient_id),
+        "at": number(message.seq),
         "id": text(message.message_id),
         "body": text(message.message),
     }

@@ -43,13 +43,13 @@ async def _have(driver: Driver, table: Table) -> bool:
             raise
         await driver.ask("create_table", **creation(table))
         return True
-    fault = _fault(table, found)
-    if fault:
-        raise UpkeepError(f"{table.name} is there, but is none of ours: {fault}. Take another prefix, or delete it.")
+    wrong = fault(table, found)
+    if wrong:
+        raise UpkeepError(f"{table.name} is there, but is none of ours: {wrong}. Take another prefix, or delete it.")
     return False
 
 
-def _fault(table: Table, found: dict[str, Any]) -> str | None:
+def fault(table: Table, found: dict[str, Any]) -> str | None:
     """What of a table is not as it must be."""
     types = {one["AttributeName"]: one["AttributeType"] for one in found["AttributeDefinitions"]}
     if _pairs(found["KeySchema"]) != _pairs(key_schema(table.keys)):

@@ -10,9 +10,9 @@ from typing import Any
 import apsw
 
 from tidings.errors import UpkeepError
+from tidings.store.ledger import Ledger
 from tidings.store.sqlite.backup import identify, reading
 from tidings.store.sqlite.file import SCHEMA_VERSION
-from tidings.store.sqlite.ledger import Ledger
 from tidings.store.sqlite.rules import BACKUP, EDITED, RULES, Rule
 from tidings.store.sqlite.walk import PLACES, Row, Tally, Walk, worded
 from tidings.store.upkeep import Examination, Step

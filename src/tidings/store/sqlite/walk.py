@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from tidings.store.sqlite.ledger import Ledger
+from tidings.store.ledger import Ledger
 from tidings.store.sqlite.rules import BACKUP, EDITED, MESSAGE_OF_NOBODY, TRIMMED
 
 PLACES = "the index of the mailboxes does not fit the log: messages would not be shown, or the wrong ones"
