@@ -65,7 +65,9 @@ def test_examples_print_the_same_on_two_nodes(page: Path, in_turn: Clustered, tm
         else:
             break
     counts = [asked(node) - past for node, past in zip(in_turn.nodes, before, strict=True)]
-    assert 4 * min(counts) >= sum(counts) > 1, counts  # half each, but for streams that last, and what `asked` leaves out
+    assert 4 * min(counts) >= sum(counts) > 1, (
+        counts
+    )  # half each, but for streams that last, and what `asked` leaves out
 
 
 def asked(node: str) -> int:
