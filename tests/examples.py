@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.pages import SHOWN, Fence, fences, surroundings
-from tests.server import ServerProcess
 from tests.shell import on_a_terminal, plain
 
 # bash and python blocks are run, and a json or text block behind one shows what it prints.
@@ -45,24 +44,23 @@ def scenes(page: Path) -> list[Scene]:
     return found
 
 
-def paste(page: Path, server: ServerProcess, home: Path) -> list[str]:
+def paste(told: list[Scene], url: str, home: Path) -> list[str]:
     """What each of a page's commands prints, run by one shell at a terminal, as if pasted one after the other.
 
-    `python` and `tidings` are those of the environment that was installed, and the latter's server is this one; a
-    program is run where it stands.
+    `python` and `tidings` are those of the environment that was installed, and the latter's server is the one at `url`;
+    a program is run where it stands.
     """
-    told = scenes(page)
     here = surroundings(home)
     surrounded = {
         **here,
         "PATH": f"{Path(sys.executable).parent}:{here['PATH']}",
-        "TIDINGS_URL": server.url,
+        "TIDINGS_URL": url,
         "COLUMNS": "120",
         "TERM": "xterm",
     }
     script = f"cd {shlex.quote(str(home))}; exec 2>said; trap 'echo $? >ended' EXIT; set -eo pipefail\n"
     script += "".join(f"printf '\\036'\n{_pasted(scene.commands)}" for scene in told)
-    seen = on_a_terminal(["bash", "-c", script.replace(SHOWN, server.url)], surrounded, within_s=120)
+    seen = on_a_terminal(["bash", "-c", script.replace(SHOWN, url)], surrounded, within_s=120)
     printed = plain(seen).split("\036")[1:]
     code, said = (home / "ended").read_text().strip(), (home / "said").read_text()
     assert code == "0", f"{told[len(printed) - 1].commands} ends with {code}: {said}"

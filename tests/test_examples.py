@@ -1,12 +1,15 @@
 """The pages keep their word: their commands are run, and what they print must be what is shown behind them."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.cluster import tables
+from tests.clustered import Clustered, skip_without_programs
 from tests.examples import Names, Unlike, compare, paste, scenes
 from tests.pages import PAGES, ROOT, prose
 from tests.server import ServerProcess
@@ -14,7 +17,10 @@ from tidings.routes import ROUTES
 
 README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
 ELSEWHERE = {ROOT / "docs" / "delivery.md"}  # its one program goes on for ever: tests/test_reader.py runs it
+OF_A_FILE = re.compile(r"\btidings (backup|restore|doctor)\b")
+ATTEMPTS = 3
 TOLD = {page: scenes(page) for page in PAGES if page not in ELSEWHERE and scenes(page)}
+CALLING = [page for page in TOLD if page.name != "running.md"]  # which is about a file
 
 
 @pytest.mark.parametrize("page", TOLD, ids=lambda page: str(page.relative_to(ROOT)))
@@ -22,8 +28,53 @@ def test_examples_print_what_is_shown(page: Path, tmp_path: Path) -> None:
     """A page's blocks, pasted into one shell while a server runs, print what stands behind each."""
     names = Names()
     with ServerProcess.start(tmp_path / "data") as server:  # so the default --store is this server's, as with make run
-        for scene, printed in zip(TOLD[page], paste(page, server, tmp_path), strict=True):
+        for scene, printed in zip(TOLD[page], paste(TOLD[page], server.url, tmp_path), strict=True):
             compare(scene, printed, names)
+
+
+@pytest.fixture(scope="module")
+def in_turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clustered]:
+    """Two nodes behind one address, which sends each request to the one that did not get the last."""
+    skip_without_programs()
+    with (
+        tables() as store,
+        Clustered.start(tmp_path_factory.mktemp("cluster"), "--nodes", "2", "--store", store) as cluster,
+    ):
+        yield cluster
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", CALLING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_print_the_same_on_two_nodes(page: Path, in_turn: Clustered, tmp_path: Path) -> None:
+    """A page's commands, but for those on SQLite's file, print what is shown as well where two nodes are asked in turn.
+
+    What one node acknowledged is seen on the other within a second: a page that was quicker is pasted once more.
+    """
+    told = [scene for scene in TOLD[page] if not OF_A_FILE.search(scene.commands.text)]
+    before = [asked(node) for node in in_turn.nodes]
+    for attempt in range(1, ATTEMPTS + 1):
+        home = tmp_path / str(attempt)
+        home.mkdir()
+        names = Names()
+        try:
+            for scene, printed in zip(told, paste(told, in_turn.url, home), strict=True):
+                compare(scene, printed, names)
+        except AssertionError:
+            if attempt == ATTEMPTS:
+                raise
+        else:
+            break
+    counts = [asked(node) - past for node, past in zip(in_turn.nodes, before, strict=True)]
+    assert 4 * min(counts) >= sum(counts) > 1, (
+        counts
+    )  # half each, but for streams that last, and what `asked` leaves out
+
+
+def asked(node: str) -> int:
+    """How many calls a node was asked, but for whether it is ready, and for this."""
+    counted = httpx.get(f"{node}/metrics").text
+    calls = re.findall(r'^tidings_requests_total\{.*route="([^"]*)".*\} ([0-9.]+)$', counted, re.MULTILINE)
+    return sum(int(float(count)) for route, count in calls if route not in ("/readyz", "/metrics"))
 
 
 @pytest.mark.parametrize("language", ["bash", "python"])
@@ -39,7 +90,7 @@ def test_every_call_is_shown(server: ServerProcess, tmp_path: Path) -> None:
 
     (But for the socket, for which it takes more than curl: it is shown to be there.)
     """
-    paste(API, server, tmp_path)
+    paste(TOLD[API], server.url, tmp_path)
     counted = httpx.get(f"{server.url}/metrics").text
     shown = "".join(scene.commands.text for scene in TOLD[API])
     for route, methods in ROUTES.items():
