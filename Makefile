@@ -5,6 +5,7 @@
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
 # make foreign the clients that others wrote, by npm, without which some tests are skipped
 # make standin a server of DynamoDB's API, by pip, likewise
+# make cluster three nodes and a balancer over them, to try; ARGS="--port 9000 --nodes 2", STORE=dynamodb://..., FEED=redis://...
 # make pins    bring every pinned version up to date
 
 VENV ?= .venv
@@ -14,11 +15,14 @@ DEV := $(VENV)/.dev-is-ready
 FOREIGN := tests/foreign/node_modules/.is-ready
 STANDIN := build/standin/.is-ready
 ARGS ?=
+# Of make cluster; given behind it, not taken from the environment, where they may mean something else.
+STORE :=
+FEED :=
 # Tests mostly wait for servers, so one more at a time than there are cores; JOBS=0 runs them in one process.
 JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: run venv test test-slow lint types check bench bench-quick foreign standin pins clean
+.PHONY: run venv test test-slow lint types check bench bench-quick foreign standin cluster pins clean
 
 run: $(RUN)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
@@ -32,8 +36,8 @@ test-slow: $(DEV)
 	$(PYTEST) -m slow $(ARGS)
 
 lint: $(DEV)
-	$(PY) -m ruff format --check src tests bench
-	$(PY) -m ruff check src tests bench
+	$(PY) -m ruff format --check src tests bench tools
+	$(PY) -m ruff check src tests bench tools
 
 types: $(DEV)
 	$(PY) -m mypy
@@ -71,6 +75,9 @@ $(STANDIN): tests/standin/requirements.txt | $(PY)
 	@$(PY) -m venv build/standin
 	@build/standin/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+cluster: $(DEV) $(if $(STORE),,$(STANDIN))
+	@exec $(PY) -m tools.cluster $(if $(STORE),--store '$(STORE)') $(if $(FEED),--feed '$(FEED)') $(ARGS)
 
 $(PY):
 	@for python in python3.11 python3 python3.12 python3.13 python3.14; do \

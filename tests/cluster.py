@@ -37,10 +37,11 @@ def api_of(serving: ServerProcess | Nodes) -> Api:
 
 
 @contextmanager
-def tables() -> Iterator[str]:
-    """The --store of new tables, deleted at the end."""
+def tables(*, make: bool = True) -> Iterator[str]:
+    """The --store of new tables, deleted at the end; they may be made by somebody else."""
     store = f"dynamodb://eu-central-1/t-{secrets.token_hex(6)}?endpoint={endpoint()}"
-    asyncio.run(prepare(address_of(store), store))
+    if make:
+        asyncio.run(prepare(address_of(store), store))
     yield store
     asyncio.run(forget(address_of(store)))
 

@@ -18,7 +18,7 @@ _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 # How a file of ours looks in backticks: a path from the root, perhaps with the name of a test behind it.
 _NAMED = re.compile(
-    r"(?:(?:src|tests|docs|bench|\.ci)/[\w./-]*|[A-Z]+\.md|LICENSE|Makefile|pyproject\.toml)(?:::(\w+))?"
+    r"(?:(?:src|tests|docs|bench|tools|\.ci)/[\w./-]*|[A-Z]+\.md|LICENSE|Makefile|pyproject\.toml)(?:::(\w+))?"
 )
 
 

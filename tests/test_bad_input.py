@@ -25,6 +25,8 @@ ELSEWHERE = {
     "store_unavailable": "test_bounds.py",
     "store_full": "faults/test_disk.py",
     "store_corrupt": "faults/test_damage.py",
+    "store_closed": "test_moving_closed.py",
+    "feed_unavailable": "test_nodes_alone.py",
 }
 
 

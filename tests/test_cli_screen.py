@@ -185,8 +185,8 @@ def test_follow_greets_people_on_stderr(shell: Shell) -> None:
 
 
 COMMANDS = (
-    *("serve", "user", "group", "block", "unblock", "send", "read", "follow", "chat"),
-    *("backup", "restore", "doctor", "check-history"),
+    *("serve", "user", "group", "store", "block", "unblock", "send", "read", "follow", "chat"),
+    *("export", "import", "backup", "restore", "doctor", "check-history"),
 )
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import apsw
 import pytest
 
-from tests.backends import Place, sign_up
+from tests.backends import LoggedPlace, sign_up
 from tests.server import DEADLINE_S
 from tidings.errors import TidingsError
 from tidings.store import Store
 from tidings.store.sqlite import reads
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.logged]  # the gate is in a query of SQLite
 
 AT_A_TIME, WAITING = 2, 3
 
@@ -74,7 +74,7 @@ async def refusal(store: Store, user: str) -> tuple[str, bool]:
     return caught.value.code, caught.value.retry_s is not None
 
 
-async def test_so_many_read_and_so_many_wait(place: Place, gate: Gate) -> None:
+async def test_so_many_read_and_so_many_wait(place: LoggedPlace, gate: Gate) -> None:
     """Two read at a time, three wait, a sixth is refused at once; writes go on, and room is there when all are done."""
     store = await place.serve(cold_reads_max=AT_A_TIME, cold_reads_waiting_max=WAITING)
     ann = await sign_up(store, "ann")
@@ -92,7 +92,7 @@ async def test_so_many_read_and_so_many_wait(place: Place, gate: Gate) -> None:
     assert await store.find_profile(ann) is not None
 
 
-async def test_a_read_that_hangs_is_given_up_and_keeps_its_place(place: Place, gate: Gate) -> None:
+async def test_a_read_that_hangs_is_given_up_and_keeps_its_place(place: LoggedPlace, gate: Gate) -> None:
     """After the wait both, who reads and who waits, are told so; whoever hangs keeps a thread until it is through."""
     store = await place.serve(cold_reads_max=1, cold_reads_waiting_max=1, read_wait_s=0.2)
     ann = await sign_up(store, "ann")

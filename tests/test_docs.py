@@ -23,7 +23,7 @@ from tidings.api.query import KEY_CHARS
 from tidings.cli import flag, variable
 from tidings.cli.flags import OTHERS
 from tidings.config import Settings
-from tidings.history import KINDS, Changing, Fault, Reading, Sending
+from tidings.history import KINDS, Allowance, Changing, Fault, Reading, Sending
 from tidings.model import Message
 from tidings.routes import ROUTES
 
@@ -61,7 +61,7 @@ def test_settings_targets_and_codes_that_are_named_are_there(page: Path) -> None
     """A flag, a variable, a make target, and a code beside its status are what the program says they are."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     settings = [field.name for field in fields(Settings)]
-    flags = {*_bench_flags(), *(name for command in offered() for name in command.flags)}
+    flags = {*_tool_flags(), *(name for command in offered() for name in command.flags)}
     variables = {*map(variable, settings), *OTHERS, ENDPOINT}
     for code in codes(page):
         assert {*re.findall(r"--[a-z][\w-]*", code)} <= flags, code
@@ -71,8 +71,9 @@ def test_settings_targets_and_codes_that_are_named_are_there(page: Path) -> None
         assert STATUS[code] == int(status), code
 
 
-def _bench_flags() -> list[str]:
-    return re.findall(r'"(--[a-z-]+)"', (ROOT / "bench" / "__main__.py").read_text())
+def _tool_flags() -> list[str]:
+    mains = (ROOT / "bench" / "__main__.py", ROOT / "tools" / "cluster" / "__main__.py")
+    return [name for main in mains for name in re.findall(r'"(--[a-z-]+)"', main.read_text())]
 
 
 @every_page
@@ -81,12 +82,14 @@ def test_commands_for_the_project_are_there(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     settings = {field.name for field in fields(Settings)}
     for line in _commands(page):
-        made = re.fullmatch(r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: ARGS="([^"]*)")?', line)
+        of_make = r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: (?:STORE|FEED)=\S+)*(?: ARGS="([^"]*)")?'
+        made = re.fullmatch(of_make, line)
         assert made or KNOWN.match(line), f"{page}: what is {line!r}?"
         if made:
             assert made[2] in targets, line
             assert {name.lower() for name in re.findall(r"TIDINGS_(\w+)=", made[1])} <= settings, line
-            assert made[2] != "run" or {*re.findall(r"--[\w-]+", made[3] or "")} <= {*map(flag, settings)}, line
+            flags = {"run": [*map(flag, settings)], "cluster": _tool_flags()}.get(made[2])
+            assert flags is None or {*re.findall(r"--[\w-]+", made[3] or "")} <= {*flags}, line
 
 
 def _commands(page: Path) -> Iterator[str]:
@@ -246,9 +249,9 @@ def test_the_anomalies_are_all_explained() -> None:
 
 def test_the_fields_of_events_are_all_explained() -> None:
     """docs/testing.md has each field of each event of a history, and no other."""
-    table = rows(DOCS / "testing.md", "There are four kinds of events. Fields that are left out have the default.\n")
+    table = rows(DOCS / "testing.md", "There are five kinds of events. Fields that are left out have the default.\n")
     explained = {name for row in table for name in re.findall(r"`(\w+)`", row[1])}
-    events = (Sending, Reading, Changing, Fault)
+    events = (Sending, Reading, Changing, Fault, Allowance)
     assert explained == {field.encode_name for event in events for field in msgspec.structs.fields(event)}
 
 

@@ -309,7 +309,7 @@ def test_an_older_store_is_said_to_be_one(data: Path) -> None:
     plant(data, "PRAGMA user_version=1; DROP TABLE places", may_be_schema=True)
     assert found(data) == {"version": 1}
     told = Shell().run("doctor", "--store", store_url(data)).stdout
-    assert "schema version 1; this Tidings has 2" in told
+    assert "schema version 1; this Tidings has 3" in told
     assert "Start the server on it once" in told
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.pairs import DEADLINE_S
-from tests.redis_nodes import BRISK, Cluster, altered, eventually
+from tests.redis_nodes import BRISK, Cluster, altered, eventually, posted
 from tests.wires import RedisWires
 from tidings.errors import FeedUnavailable
 from tidings.feed.redis.link import Broken, Link
@@ -130,6 +130,23 @@ async def test_what_a_server_took_and_forgot_is_told_all_the_same(
         begun = teller.told.resets[-1]
         assert [c.position for c in teller.told.changes] == list(range(begun + 1, 11))
     assert first.texts == [str(n) for n in range(10)]
+
+
+async def test_a_message_that_is_put_again_and_again_is_told_once(cluster: Cluster) -> None:
+    """While the server is away, somebody repeats a send: its news is held once, and told once when it is back."""
+    teller = await cluster.join()
+    cluster.wires.server.kill()
+    await eventually(lambda: not teller.feed.is_fresh())
+    for _ in range(5):
+        with pytest.raises(FeedUnavailable):
+            await teller.feed.publish(posted("once", name="message-1"))
+    assert teller.feed.held == 1
+    cluster.wires.server.start()
+    await eventually(lambda: teller.texts)
+    await teller.say("after")
+    assert teller.texts == ["once", "after"]
+    await teller.feed.publish(posted("once", name="message-1"))
+    assert teller.texts == ["once", "after", "once"], "what was read back is told anew"
 
 
 async def test_a_server_that_forgets_its_script(cluster: Cluster) -> None:

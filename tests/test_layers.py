@@ -30,7 +30,7 @@ FUNCTION_MAX = 50
 FILE_MAX = 350
 
 MODULES = sorted(SOURCE.rglob("*.py"))
-EVERYTHING = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "bench").rglob("*.py"))]
+EVERYTHING = [*MODULES, *(path for room in ("tests", "bench", "tools") for path in sorted((ROOT / room).rglob("*.py")))]
 
 
 def name_of(path: Path) -> str:

@@ -43,12 +43,14 @@ async def wires(tmp_path: Path) -> AsyncIterator[RedisWires]:
 
 
 async def join(wires: RedisWires, store: DynamoStore) -> OneNode:
+    """A node of its own on a store."""
     tail, directory = Tail(600, 1 << 20), Directory(store, 100, 100)
     feed = await wires.start(store, Memory(directory, tail, store.learn), 1.0)
     assert isinstance(feed, RedisFeed)
     store.stamp_with(feed)
     store.announce_with(feed.publish, tail.has_told)
-    node = Node(Settings(), store, feed, tail, directory)
+    settings = Settings(store="dynamodb://eu-central-1/tidings", feed="redis://127.0.0.1:1/0")
+    node = Node(settings, store, feed, tail, directory)
     return OneNode(store, feed, tail, Messages(node, lambda _: None, lambda _: None))
 
 

@@ -47,7 +47,7 @@ def test_every_code_in_the_source_is_described() -> None:
     """No error travels under a code that the description does not know, and it knows none that nothing raises."""
     source = "".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "openapi.py")
     kinds = "Malformed|Foreign|Refused|Unknown|MethodNotAllowed|Conflict|AnotherHistory|TooLarge|UriTooLong"
-    kinds += "|KeyReused|UpgradeRequired"
+    kinds += "|KeyReused|UpgradeRequired|Closed"
     raised = re.findall(rf'(?:{kinds}|TooMany|HeadersTooLarge|Internal|\w*Unavailable)\(\s*"(\w+)"', source)
     assert set(raised) == set(STATUS)
 

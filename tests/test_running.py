@@ -63,7 +63,9 @@ def test_the_events_are_all_explained() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src" / "tidings").rglob("*.py"))
     told = {*re.findall(r'tell\(\s*log,\s*[\w.]+,\s*"(\w+)"', source), *re.findall(r'"?event"?[:=] ?"(\w+)"', source)}
     told |= {
-        f"{code}_{end}" for code in ("store_full", "store_corrupt", "store_unavailable") for end in ("began", "ended")
+        f"{code}_{end}"
+        for code in ("store_full", "store_corrupt", "store_unavailable", "store_closed")
+        for end in ("began", "ended")
     }
     shown = {name for row in rows(PAGE, "## The log") for name in re.findall(r"`(\w+)`", row[0])}
     assert shown == told | {"fault", "note"}

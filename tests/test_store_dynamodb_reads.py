@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.backends import DynamoPlace, gather_group, key, mailbox, private, sign_up, to_group
+from tests.server import DEADLINE_S
 from tests.standin.between import Between, Talk
 from tidings.errors import Refused, StartError, StoreUnavailable, Unknown
 from tidings.model import Start, User, mint, own, room, sent
@@ -138,6 +139,21 @@ async def test_a_hole_that_stays_is_said(tables: DynamoPlace, door: Between) -> 
     with pytest.raises(StoreUnavailable) as caught:
         await here.read([Start(own(ann))], 5)
     assert caught.value.code == "store_corrupt"
+
+
+async def test_the_wait_for_a_turn_is_part_of_the_wait_for_an_answer(tables: DynamoPlace, door: Between) -> None:
+    """The store hangs, and one read at a time may ask it: sixty readers are all told so after the time of one."""
+    here = await tables.serve(through=door.url, read_wait_s=0.5, cold_reads_max=1)
+    never = asyncio.Event()
+
+    def hang(talk: Talk) -> None:
+        talk.first = never.wait()
+
+    door.fault = hang
+    async with asyncio.timeout(DEADLINE_S):  # sixty times half a second would be longer
+        told = await asyncio.gather(*(here.find_profile("ann") for _ in range(60)), return_exceptions=True)
+    assert [type(error) for error in told] == [StoreUnavailable] * 60
+    never.set()
 
 
 async def test_what_each_operation_costs(tables: DynamoPlace, door: Between) -> None:

@@ -38,7 +38,7 @@ async def test_an_overdue_send_that_was_committed_all_the_same_is_read(
     ann, bob = await sign_up(alone.store, "ann"), await sign_up(alone.store, "bob")
     cursor = (await alone.poll(bob)).cursor
     sending, tell_it = await commit_untold(alone, monkeypatch, lambda: begin(alone, road, ann, bob, "overdue"))
-    for job in alone.store._jobs._issued:  # type: ignore[attr-defined]  # it has waited as long as it may
+    for job in alone.store._jobs._held:  # type: ignore[attr-defined]  # it has waited as long as it may
         job.due = 0.0
     with pytest.raises(StoreUnavailable):
         await asyncio.wait_for(sending, DEADLINE_S)

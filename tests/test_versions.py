@@ -19,9 +19,16 @@ from tidings.errors import StartError
 from tidings.store.sqlite import file
 from tidings.store.sqlite.file import connect, open_file
 
-# What version 1 had otherwise: two indexes in place of `places`, and no `placed` in the clock.
+# What version 1 had otherwise: two indexes in place of `places`, no `placed` in the clock, no word of exports.
 VERSION_1 = """
 BEGIN;
+ALTER TABLE history RENAME TO newer;
+CREATE TABLE history(
+  one        INTEGER PRIMARY KEY CHECK (one = 1),
+  generation INTEGER NOT NULL
+);
+INSERT INTO history SELECT one, generation FROM newer;
+DROP TABLE newer;
 ALTER TABLE clock RENAME TO newer;
 CREATE TABLE clock(
   one       INTEGER PRIMARY KEY CHECK (one = 1),

@@ -17,7 +17,7 @@ TidingsError
 ├── HeadersTooLarge 431 ..... headers_too_large
 ├── Internal 500 ............ internal: a fault of ours, never of the client's input
 └── Unavailable 503 ......... overloaded, shutting_down             (retry helps)
-    ├── StoreUnavailable .... store_unavailable, store_full, store_corrupt
+    ├── StoreUnavailable .... store_unavailable, store_full, store_corrupt, store_closed
     └── FeedUnavailable ..... feed_unavailable: no news from other nodes
 
 Errors of starting up, which never travel over HTTP:
@@ -155,6 +155,10 @@ class StoreUnavailable(Unavailable):
     """The store did not take or give it: full, corrupt, locked or gone."""
 
 
+class Closed(StoreUnavailable):
+    """The store takes no writes any more: an export of it was made, which goes on elsewhere."""
+
+
 class FeedUnavailable(Unavailable):
     """The feed can't be reached, or what it gives is not known to be fresh; the store still answers."""
 
@@ -179,6 +183,12 @@ def unknown_user(user_id: str) -> Unknown:
 def unknown_group(group_id: str) -> Unknown:
     """The error for a group that does not exist."""
     return Unknown("unknown_group", f"There is no group {group_id[:128]!r}.")
+
+
+def store_closed() -> Closed:
+    """The error for writes to a store that is being moved."""
+    text = "The store is being moved and takes no writes; the same call may be taken where it goes on."
+    return Closed("store_closed", text, retry_s=10)
 
 
 def body_too_large(most: int) -> TooLarge:

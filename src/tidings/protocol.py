@@ -128,7 +128,11 @@ class BoundedProtocol(PatientProtocol):
         self._body_left -= len(body)
         if self._body_left < 0:
             self._refuse(body_too_large(self.limits.body_max_bytes))
-        super().on_body(body)
+        cycle: Any = self.cycle
+        if isinstance(cycle, PlainSend):
+            cycle.body += body  # nobody waits for a part of it
+        else:
+            super().on_body(body)
 
     def on_message_begin(self) -> None:
         """Begin a request; the scope, which only the application needs, is made once it is known to be its."""
@@ -164,11 +168,11 @@ class BoundedProtocol(PatientProtocol):
 
     def _is_plain_send(self) -> bool:
         """Take it, if it is one: its body comes, and then it needs neither task nor ASGI."""
-        kind = self.config.loaded_app.sends.kind_of(self.url, self.headers)
-        if kind is None:
+        found = self.config.loaded_app.sends.find(self.url, self.headers, self._answer)
+        if found is None:
             return False
         self._in_body = True
-        self.cycle = PlainSend(kind, self.headers, self._answer)  # type: ignore[assignment]  # in the place of uvicorn's
+        self.cycle = found
         return True
 
     def _answer(self, cycle: PlainSend, reply: Reply) -> None:

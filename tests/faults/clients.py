@@ -229,7 +229,7 @@ class Changer(Client):
             if sending.outcome not in (expected, "unknown") and sending.code not in BUSY:
                 self.recorder.wrong.append(f"right after {operation}: {sending}")
         else:
-            self.recorder.read(self.line, self.other, text)
+            self.recorder.read(self.line, self.other, text, time=self.recorder.recent)
 
 
 class Rude(Client):

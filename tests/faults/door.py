@@ -96,13 +96,15 @@ class Passage:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_back: bool) -> None:
         loop = asyncio.get_running_loop()
-        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()  # with 0 what is not held up
 
         async def deliver() -> None:
             while True:
                 due, data = await under_way.get()
                 if due > loop.time():
-                    await asyncio.sleep(due - loop.time())
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(due):
+                            await asyncio.Event().wait()
                 await self._is_passable.wait()
                 if not data:
                     return
@@ -113,7 +115,8 @@ class Passage:
             data = b"-"
             while data:
                 data = await reader.read(65536)
-                under_way.put_nowait((loop.time() + (self._order.delay_s if is_back else 0.0), data))
+                delay_s = self._order.delay_s if is_back else 0.0
+                under_way.put_nowait((loop.time() + delay_s if delay_s else 0.0, data))
 
         await asyncio.gather(fetch(), deliver())
 

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -21,9 +22,9 @@ from tests.faults.door import Leads, Order
 from tests.faults.doors import Doors
 from tests.faults.mortal import Mortal
 from tests.redis_server import RedisServer
-from tests.server import until
+from tests.server import StartFailed, until
 
-PATIENCE_S = 25.0  # for an answer: over all of a server's own limits
+PATIENCE_S = 60.0  # for an answer: a poll by timestamp makes four reads and more, each of which may wait for 10 s
 HOT_S = 30.0  # within so long after a fault polls are hot again
 PROBES = 10  # polls in one look whether they are
 FLAGS = ("--heartbeat-s", "1", "--waits-per-user-max", "1000")
@@ -43,6 +44,8 @@ class Many:
         self._stack = ExitStack()
         self._stops: list[tuple[str, float, float]] = []  # which node stood still, from when to when
         self._anew = 0  # counted by nodes that were killed
+        self._restarting = ThreadPoolExecutor()
+        self._restarts: list[Future[None]] = []
         self.nodes: list[Mortal] = []
 
     def __enter__(self) -> Self:
@@ -54,8 +57,9 @@ class Many:
             to_store = Leads(endpoint.hostname or "", endpoint.port or 0, self._hears)
             self.doors = self._stack.enter_context(Doors([to_redis, to_store] * 3))
             self._prefix = store.partition("?")[0]
-            for number in range(3):
-                self.nodes.append(self._stack.enter_context(self._start(number)))
+            with ThreadPoolExecutor() as starting:
+                begun = [starting.submit(self._start, number) for number in range(3)]
+            self.nodes = [self._stack.enter_context(node.result()) for node in begun]
             self.target = Target(self.urls[0], threading.Event(), self.urls[1:], self._may_hang, PATIENCE_S)
             self.target.up.set()
             until(lambda: all(self._is_ready(url) for url in self.urls))
@@ -63,6 +67,7 @@ class Many:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._restarting.shutdown()
         self._stack.__exit__(*error)  # type: ignore[arg-type]
 
     @property
@@ -77,12 +82,17 @@ class Many:
 
     def newcomer(self) -> Mortal:
         """One more node, that remembers nothing; a context manager."""
-        return self._start(len(self.nodes) - 2)
+        return self._start(0, "newcomer")
 
     def kill(self, number: int) -> None:
         """SIGKILL a node."""
         self._anew += self._anew_of(self.nodes[number].url)
         self.nodes[number].kill()
+
+    def end(self, number: int) -> None:
+        """SIGTERM; it must end well."""
+        self._anew += self._anew_of(self.nodes[number].url)
+        self.nodes[number].end()
 
     @contextmanager
     def stopped(self, number: int) -> Iterator[None]:
@@ -107,6 +117,8 @@ class Many:
     def until_hot(self, user: str) -> float:
         """Wait until polls of somebody who gets nothing are hot at every node; how many seconds that took."""
         begin = time.monotonic()
+        while self._restarts:
+            self._restarts.pop().result()
         for url in self.urls:
             until(lambda url=url: self._is_hot(url, user), HOT_S, f"polls at {url} stay cold")  # type: ignore[misc]
         took_s = time.monotonic() - begin
@@ -131,12 +143,21 @@ class Many:
         return self._anew + sum(self._anew_of(url) for url in self.urls)
 
     def restart(self, number: int) -> None:
-        """Start a node again that was killed."""
-        self.nodes[number].restart()
+        """Start a node again that was killed or ended, as often as it takes; `until_hot` waits for it."""
+        self._restarts.append(self._restarting.submit(self._restart, self.nodes[number]))
 
-    def _start(self, number: int) -> Mortal:
+    def _restart(self, node: Mortal) -> None:
+        deadline = time.monotonic() + HOT_S
+        while True:
+            try:
+                return node.restart()
+            except StartFailed:  # cut off from its store
+                if time.monotonic() > deadline:
+                    raise
+
+    def _start(self, number: int, name: str = "") -> Mortal:
         feed, store = self.doors.ports[2 * number : 2 * number + 2]
-        data = self._directory / f"node-{len(self.nodes)}"
+        data = self._directory / (name or f"node-{number}")
         data.mkdir(exist_ok=True)
         places = f"{self._prefix}?endpoint=http://127.0.0.1:{store}", f"redis://127.0.0.1:{feed}/0"
         env = self._clock.env if self._clock and not number else None

@@ -14,7 +14,7 @@ from tidings.store.upkeep import examine
 
 
 class Mortal:
-    """Runs a server as a context manager; `kill` and `restart` it at will. Doctor must find nothing in its file at the end."""
+    """Runs a server as a context manager; `kill` and `restart` it at will. At the end doctor must find a file sound."""
 
     def __init__(self, data: Path, *flags: str, env: Mapping[str, str] | None = None) -> None:
         self._data = data

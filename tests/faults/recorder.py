@@ -12,6 +12,8 @@ from tests.faults.calls import Answer, Line
 from tidings.history import Changing, Event, Fault, Operation, Reading, Sending, Verdict, check, write_history
 from tidings.model import Message
 
+LONG = 3_000  # messages
+
 Noted = TypeVar("Noted", Sending, Reading, Changing)
 
 
@@ -21,6 +23,13 @@ class Recorder:
     def __init__(self) -> None:
         self.events: list[Event] = []  # an append is atomic, so threads share it
         self.wrong: list[str] = []
+        self._known: dict[Message, Message] = {}  # each once, however often it is read
+        self._latest = 0  # timestamp of these
+
+    @property
+    def recent(self) -> int | None:
+        """A timestamp to look back from where all there is would be too much for a look in between; else None."""
+        return None if len(self._known) < LONG else self._latest - 10_000
 
     def fault(self, what: str) -> None:
         """Note what was done to the server."""
@@ -82,6 +91,8 @@ class Recorder:
             wait=wait,
         )
         given = answer.data if answer.status == 200 else {}
+        messages = [self._known.setdefault(m, m) for m in msgspec.convert(given.get("messages") or [], list[Message])]
+        self._latest = max([self._latest, *(int(message.timestamp) for message in messages[-1:])])
         event = Reading(
             invoked=answer.invoked,
             answered=answer.answered,
@@ -92,7 +103,7 @@ class Recorder:
             cursor=cursor,
             time=time,
             sent=sent,
-            messages=msgspec.convert(given.get("messages") or [], list[Message]),
+            messages=messages,
             given=given.get("cursor", ""),
             more=given.get("more", False),
             expired=given.get("expired", False),

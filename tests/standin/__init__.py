@@ -52,7 +52,11 @@ def _found(name: str, where: Path) -> str | None:
 def _started(command: list[str], port: int, scope: dict[str, str]) -> str:
     home = tempfile.mkdtemp(prefix="tidings-standin-")
     process = subprocess.Popen(
-        command, cwd=home, env={**os.environ, **scope}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=home,
+        env={**os.environ, "TMPDIR": home, **scope},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
     def end() -> None:

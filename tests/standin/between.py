@@ -74,8 +74,8 @@ class Between:
             async with self._session.post(self._endpoint, data=body, headers=headers) as response:
                 answer = json.loads(await response.read())
         if talk.is_lost or talk.is_unanswered:
-            assert request.transport is not None
-            request.transport.close()
+            if request.transport is not None:  # else whoever asked has gone
+                request.transport.close()
             await asyncio.sleep(0)
             raise web.HTTPServiceUnavailable
         if response.status == 200:

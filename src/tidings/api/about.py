@@ -36,7 +36,7 @@ async def healthz(call: Call) -> Reply:
     "Whether this server should get calls",
     answer=Status,
     example=Status("ready"),
-    codes=("shutting_down", "store_unavailable"),
+    codes=("shutting_down", "store_unavailable", "feed_unavailable"),
 )
 async def readyz(call: Call) -> Reply:
     """Be ready, or say why not."""

@@ -26,13 +26,13 @@ class Guard:
         self._origins = _listed(settings.allowed_origins)
         self._welcome: set[tuple[bytes | None, bytes | None]] = set()
 
-    def welcomes(self, headers: list[tuple[bytes, bytes]]) -> bool:
-        """Whether headers are plain, and neither host nor origin foreign: half the time of `refuses`, for hot polls."""
+    def find_plain(self, headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
+        """Headers by name, if they are plain, and neither host nor origin foreign: half the time of `refuses`."""
         by_name = dict(headers)
         if len(by_name) != len(headers) or b"sec-fetch-site" in by_name:
-            return False
+            return None
         host, origin = by_name.get(b"host"), by_name.get(b"origin")
-        return (host, origin) in self._welcome or self._judge(host, origin) is None
+        return by_name if (host, origin) in self._welcome or self._judge(host, origin) is None else None
 
     def refuses(self, scope: Scope) -> TidingsError | None:
         """The reason to refuse an ASGI http or websocket scope, None if there is none."""

@@ -86,11 +86,11 @@ async def send(call: Call) -> Reply:
 def wanted(kind: str, body: bytes, settings: Settings) -> tuple[str, str, str]:
     """Sender, recipient and text of a message of a kind. Raises Malformed, TooLarge."""
     if kind == "private":
-        private = PRIVATE.read(body, settings)
-        return private.sender_id, private.receiver_id, private.message
+        sender_id, receiver_id, text = PRIVATE.values(body, settings)
+        return sender_id, receiver_id, text
     if kind == "group":
-        groupwide = GROUPWIDE.read(body, settings)
-        return groupwide.sender_id, groupwide.group_id, groupwide.message
+        sender_id, group_id, text = GROUPWIDE.values(body, settings)
+        return sender_id, group_id, text
     ANY.read(body, settings)  # what is wrong with the body is said first
     raise Malformed("unknown_type", "The parameter type must be private or group.")
 

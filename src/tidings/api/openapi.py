@@ -39,7 +39,8 @@ CODES: dict[type[TidingsError], tuple[str, ...]] = {
     errors.HeadersTooLarge: ("headers_too_large",),
     errors.Internal: ("internal",),
     errors.Unavailable: ("overloaded", "shutting_down"),
-    errors.StoreUnavailable: ("store_unavailable", "store_full", "store_corrupt"),
+    errors.StoreUnavailable: ("store_unavailable", "store_full", "store_corrupt", "store_closed"),
+    errors.FeedUnavailable: ("feed_unavailable",),
 }
 KINDS = {code: kind for kind, codes in CODES.items() for code in codes}
 STATUS = {code: kind.status for code, kind in KINDS.items()}

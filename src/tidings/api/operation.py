@@ -18,7 +18,7 @@ MESSAGE = Message(USER, "Are you coming?", OTHER, "1715000000123", "message-018f
 
 # What every operation that asks the store may answer, and every one that writes.
 READS = ("overloaded", "shutting_down", "store_unavailable", "store_corrupt")
-WRITES = (*READS, "store_full")
+WRITES = (*READS, "store_full", "store_closed", "feed_unavailable")
 
 
 @dataclass(frozen=True)

@@ -34,24 +34,33 @@ class Form(Generic[T]):
         self._names = [names[0] for names, _ in self.fields] + [
             other for names, _ in self.fields for other in names[1:]
         ]
+        self._all_checks = [(index, names[0], kind) for index, (names, kind) in enumerate(self.fields)]
+        self._checks = [check for check in self._all_checks if check[2] is not Id]  # of what is not empty
         self._no_others = (UNSET,) * (len(self._names) - len(self.fields))
         found = msgspec.defstruct(f"{wanted.__name__}Found", [(name, str | UnsetType, UNSET) for name in self._names])
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(found)
 
     def read(self, body: bytes, settings: Settings) -> T:
         """The body's fields. Raises Malformed for every way in which they can be wrong, TooLarge for a long message."""
+        return self.wanted(*self.values(body, settings))
+
+    def values(self, body: bytes, settings: Settings) -> tuple[str, ...]:
+        """The same, without a struct for them."""
         found = msgspec.structs.astuple(_decoded(self._decoder, body))
-        values = found[: len(self.fields)]
-        if UNSET in values or found[len(values) :] != self._no_others:
-            values = self._chosen(dict(zip(self._names, found, strict=True)), body)
-        for (names, kind), value in zip(self.fields, values, strict=True):
+        values, others, checks = found[: len(self.fields)], found[len(self.fields) :], self._checks
+        if others != self._no_others or not all(values):  # UNSET is false, too
+            checks = self._all_checks
+            if others != self._no_others or UNSET in values:
+                values = self._chosen(dict(zip(self._names, found, strict=True)), body)
+        for index, name, kind in checks:
+            value = values[index]
             if not value:
-                raise Malformed("empty_field", f"{names[0]} is empty.")
+                raise Malformed("empty_field", f"{name} is empty.")
             if kind is Text:
                 _check_text(value, settings)
             elif kind is Name:
-                _check_name(names[0], value, settings)
-        return self.wanted(*values)
+                _check_name(name, value, settings)
+        return values
 
     def _chosen(self, found: dict[str, str | UnsetType], body: bytes) -> tuple[Any, ...]:
         """Of each field the spelling that is given; if one is missing, all names matched again without regard to case.

@@ -1,7 +1,6 @@
 """Reading what stands in the query and the headers: strictly, each value under a code of its own."""
 
 import re
-from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 from tidings.api.call import Call
@@ -106,22 +105,15 @@ def _find_integer(text: str) -> int | None:
 
 def find_key(call: Call, operation: str, *fields: str, scope: str | None = None) -> Key | None:
     """The Idempotency-Key of this call, bound to its operation and parsed fields; scope: the route, unless given."""
-    return key_in(call.scope["headers"], scope or call.route, operation, *fields)
-
-
-def key_in(headers: Sequence[tuple[bytes, bytes]], scope: str, operation: str, *fields: str) -> Key | None:
-    """The same, from the headers of a request."""
-    text = _find_idempotency_key(headers)
-    return None if text is None else key(scope, text, operation, *fields)
-
-
-def _find_idempotency_key(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
-    given = [value for name, value in headers if name == b"idempotency-key"]
-    if not given:
-        return None
+    given = [value for name, value in call.scope["headers"] if name == b"idempotency-key"]
     if len(given) > 1:
         raise Malformed("bad_idempotency_key", "Idempotency-Key is given twice.")
-    return key_named(given[0].decode("latin-1"))
+    return key_of(given[0], scope or call.route, operation, *fields) if given else None
+
+
+def key_of(given: bytes, scope: str, operation: str, *fields: str) -> Key:
+    """The same, from the header's value."""
+    return key(scope, key_named(given.decode("latin-1")), operation, *fields)
 
 
 def key_named(name: str) -> str:

@@ -16,6 +16,7 @@ from tidings.errors import Internal, StoreUnavailable, TidingsError, UpgradeRequ
 from tidings.log import FRAMES_MAX, places, tell
 
 log = logging.getLogger("tidings.api")
+_encode = msgspec.json.Encoder().encode
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -41,8 +42,7 @@ class BrokenOff(Exception):
     """An answer failed half-way: the connection is cut, so that nobody takes what came for the whole."""
 
 
-@dataclass(slots=True)
-class Reply:
+class Reply(msgspec.Struct):
     """A whole answer, with its length."""
 
     body: bytes
@@ -111,7 +111,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 def reply(value: object) -> Reply:
     """A 200 with the value as JSON."""
-    return Reply(msgspec.json.encode(value))
+    return Reply(_encode(value))
 
 
 def problem(error: TidingsError, headers: Headers = ()) -> Reply:

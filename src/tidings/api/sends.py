@@ -11,7 +11,7 @@ from functools import partial
 
 from tidings.api.limits import Guard
 from tidings.api.messages import wanted
-from tidings.api.query import key_in
+from tidings.api.query import key_of
 from tidings.api.replies import Reply, fault, problem, reply
 from tidings.api.wire import Headers
 from tidings.config import Settings
@@ -39,15 +39,15 @@ class PlainSend:
     """
 
     __slots__ = (
-        *("_answer", "began", "body", "disconnected", "headers", "is_begun", "keep_alive", "kind", "response_complete"),
+        *("_answer", "began", "body", "disconnected", "is_begun", "keep_alive", "key", "kind", "response_complete"),
     )
     message_event = Nobody()
     response_started = False
 
-    def __init__(self, kind: str, headers: Headers, answer: Callable[["PlainSend", Reply], None]) -> None:
+    def __init__(self, kind: str, key: bytes | None, answer: Callable[["PlainSend", Reply], None]) -> None:
         self.kind = kind
-        self.headers = headers
-        self.body = bytearray()
+        self.key = key
+        self.body = b""
         self.began = time.perf_counter()
         self.is_begun = self.disconnected = self.response_complete = False
         self.keep_alive = True
@@ -59,7 +59,7 @@ class PlainSend:
 
 
 class Sends:
-    """What the protocol asks for each POST: `kind_of` at the end of its headers, `begin` at the end of its body."""
+    """What the protocol asks for each POST: `find` at the end of its headers, `begin` at the end of its body."""
 
     def __init__(self, messages: Messages, guard: Guard, settings: Settings, metrics: Metrics) -> None:
         self._messages = messages
@@ -68,26 +68,25 @@ class Sends:
         self._metrics = metrics
         self._body_max = min(settings.body_max_bytes, _AS_A_WHOLE)
 
-    def kind_of(self, target: bytes, headers: Headers) -> str | None:
-        """`private` or `group` for the head of a plain send; None if it is for the application."""
+    def find(self, target: bytes, headers: Headers, answer: Callable[["PlainSend", Reply], None]) -> PlainSend | None:
+        """The plain send that a head begins; None if it is for the application."""
         kind = _KINDS.get(target)
-        if kind is None or not self._guard.welcomes(headers):
+        if kind is None:
             return None
-        length = -1
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name in (b"transfer-encoding", b"expect"):
-                return None
-        return kind if 0 <= length <= self._body_max else None
+        by_name = self._guard.find_plain(headers)
+        if by_name is None or b"transfer-encoding" in by_name or b"expect" in by_name:
+            return None
+        if not 0 <= int(by_name.get(b"content-length", b"-1")) <= self._body_max:
+            return None
+        return PlainSend(kind, by_name.get(b"idempotency-key"), answer)
 
     def begin(self, sending: PlainSend) -> None:
         """Send what came whole; it is answered once, now or later, with what the route would reply."""
         settle = partial(self._settle, sending)
         try:
             kind = sending.kind
-            sender_id, recipient_id, text = wanted(kind, bytes(sending.body), self._settings)
-            key = key_in(sending.headers, sender_id, kind, recipient_id, text)
+            sender_id, recipient_id, text = wanted(kind, sending.body, self._settings)
+            key = None if sending.key is None else key_of(sending.key, sender_id, kind, recipient_id, text)
             self._messages.submit(sender_id, recipient_id, text, kind == "group", key, settle)
         except Exception as error:
             settle(None, error)

@@ -4,6 +4,8 @@ from http import HTTPStatus
 
 from tidings.api.replies import JSON, Reply
 
+_OK = 200  # as a plain number: to look up and compare HTTPStatus.OK takes 0.6 us
+
 Headers = list[tuple[bytes, bytes]]
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -17,7 +19,7 @@ class Wire:
 
     def response(self, reply: Reply, common: Headers, *, keep_alive: bool) -> bytes:
         """A response, `common` headers first."""
-        if reply.headers is JSON and reply.status == HTTPStatus.OK:
+        if reply.headers is JSON and reply.status == _OK:
             if common is not self._common:  # the server makes them anew each second
                 self._common, self._head = common, _head(reply, common)
             head = self._head

@@ -11,6 +11,7 @@ from tidings.cli.flags import flag, settings_page, variable
 from tidings.cli.follow import follow
 from tidings.cli.groups import add_member, create_group, remove_member, show_group
 from tidings.cli.messages import read, send
+from tidings.cli.moving import export, import_, open_again
 from tidings.cli.serve import serve
 from tidings.cli.upkeep import backup, check_history, doctor, init, restore
 from tidings.cli.users import block, create_user, show_user, unblock
@@ -67,7 +68,7 @@ def _group(context: typer.Context) -> None:
 
 @store.callback(invoke_without_command=True)
 def _store(context: typer.Context) -> None:
-    """Make a store that must be there before it is served."""
+    """Make the tables of a store; open a closed one again."""
     _help(context)
 
 
@@ -94,6 +95,9 @@ app.command("follow")(follow)
 app.command("chat", short_help="Talk to somebody, or in a group.")(chat)
 app.add_typer(store, name="store")
 store.command("init", short_help="Make the tables of a store on DynamoDB.")(init)
+store.command("open", short_help="Take writes again, after an export.")(open_again)
+app.command("export", short_help="Write a store into a file, to move it.")(export)
+app.command("import", short_help="Make a store of such a file.")(import_)
 app.command("backup", short_help="Copy the store, served or not.")(backup)
 app.command("restore", short_help="Put a copy back as the store.")(restore)
 app.command("doctor", short_help="Look a store over for damage.")(doctor)

@@ -71,9 +71,9 @@ def backup(target: Target, store: Store = STORE, force: Force = False, as_json: 
     """
     from tidings.store.upkeep import back_up
 
-    with _told(as_json, FAILED) as told, _bar("copied") as progress:
+    with telling(as_json, FAILED) as told, _bar("copied") as progress:
         made = back_up(_checked(store), target, force=force, on_progress=progress)
-        told.show(made, f"{made.backup}: {_mb(made.bytes)}, everything up to position {made.position:,}")
+        told.show(made, f"{made.backup}: {mb(made.bytes)}, everything up to position {made.position:,}")
     return told.code
 
 
@@ -84,7 +84,7 @@ def restore(backup: Backup, store: Store = STORE, force: ForceAside = False, as_
     """
     from tidings.store.upkeep import restore
 
-    with _told(as_json, FAILED) as told, _bar("copied") as progress:
+    with telling(as_json, FAILED) as told, _bar("copied") as progress:
         done = restore(_checked(store), backup, force=force, on_progress=progress)
         kept = f"\nThe store that was there is kept: {done.kept}" if done.kept else ""
         told.show(done, f"{done.store} is what {done.backup} has, up to position {done.position:,}{kept}")
@@ -100,7 +100,7 @@ def doctor(file: Looked = None, store: AnyStore = STORE, as_json: Json = False) 
     """
     from tidings.store.upkeep import examine
 
-    with _told(as_json, WRONG_USE) as told:
+    with telling(as_json, WRONG_USE) as told:
         is_away = store.startswith("dynamodb:") and not file
         with _status() as status, _driver():
             found = examine(f"sqlite:///{quote(str(file))}" if file else store if is_away else _checked(store), status)
@@ -117,7 +117,7 @@ def init(store: Tables, as_json: Json = False) -> int:
     """
     from tidings.store.upkeep import prepare
 
-    with _told(as_json, FAILED) as told:
+    with telling(as_json, FAILED) as told:
         if not store.startswith("dynamodb:"):
             raise StartError("only a store on DynamoDB is made beforehand; a SQLite store is made when it is served")
         with _driver():
@@ -133,7 +133,7 @@ def check_history(file: File, as_json: Json = False) -> int:
     """
     from tidings.history import check, read_history
 
-    with _told(as_json, WRONG_USE) as told:
+    with telling(as_json, WRONG_USE) as told:
         try:
             verdict = check(read_history(file))
         except ValueError as error:
@@ -164,7 +164,7 @@ class _Told:
 
 
 @contextmanager
-def _told(as_json: bool, code: int) -> Iterator[_Told]:
+def telling(as_json: bool, code: int) -> Iterator[_Told]:
     """What goes wrong becomes one line and an exit code. SIGTERM ends it as Ctrl-C does, with nothing half left."""
     told = _Told(as_json)
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -257,5 +257,6 @@ def _diagnosis(found: "Examination") -> str:
     return "\n".join(lines)
 
 
-def _mb(count: int) -> str:
+def mb(count: int) -> str:
+    """A size for people."""
     return f"{math.ceil(count / 1e5) / 10:,.1f} MB"

@@ -29,6 +29,7 @@ _BY_CODE: dict[str, type[TidingsError]] = {
     "store_unavailable": errors.StoreUnavailable,
     "store_full": errors.StoreUnavailable,
     "store_corrupt": errors.StoreUnavailable,
+    "store_closed": errors.StoreUnavailable,
 }
 _AGAIN = {429, 500, 502, 503, 504}  # what may be otherwise at the next attempt, if whoever answers says nothing of it
 

@@ -80,6 +80,8 @@ def _count(history: Sequence[Event], record: Record, verdict: Verdict) -> None:
     counts["messages acknowledged and never read"] = sum(
         stored.acked < FOREVER and not stored.seen_in for stored in record.stored.values()
     )
+    if record.restamped:
+        counts["messages given under two timestamps"] = len(record.restamped)
     counts["changes"] = sum(isinstance(event, Changing) for event in history)
     for event in history:
         if isinstance(event, Fault):

@@ -69,8 +69,15 @@ class Chain:
 
     def _view(self, read: Reading) -> int:
         """The earliest moment whose state a read may show."""
+        return read.invoked - self._lag(read)
+
+    def _lag(self, read: Reading) -> int:
         allowed = self._record.allowed
-        return read.invoked - (allowed.lag if read.invoked < allowed.until else 0)
+        return allowed.lag if read.invoked < allowed.until else 0
+
+    def _may_come_anew(self, read: Reading, stored: Stored | None) -> bool:
+        restamped = self._record.restamped
+        return read.time is not None and stored is not None and stored.message.message_id in restamped
 
     def _is_given_anew(self, read: Reading, message: Message) -> bool:
         """Whether who reads by timestamp is given a message again that was told under a later one than it has."""
@@ -82,9 +89,10 @@ class Chain:
             return True
         switch = self._groups.get(message.recipient_id, NO_SWITCH) if mailbox == room(message.recipient_id) else None
         # What a stream gave waits with the client: it may have come as soon as it was sent, before its reader left.
-        begin = self._view(read)
+        begin = read.invoked
         if read.streamed:
             begin = min(begin, self._record.stored[message.message_id].invoked)
+        begin -= self._lag(read)
         if switch is not None and not switch.surely_off(begin, read.answered):
             return True
         why = "was for somebody else" if switch is None else "is of a group that they were not in"
@@ -94,6 +102,7 @@ class Chain:
 
     def _take_message(self, index: int, read: Reading, mailbox: str, message: Message) -> None:
         place = self._places[mailbox]
+        is_anew = read.time is not None and message.message_id in self._record.restamped
         shown = f"{self._name} was given {message.message_id} (seq {message.seq} of {mailbox})"
         if message.message_id in place.given:
             self._verdict.add("doubled", f"{shown} again", index)
@@ -101,12 +110,14 @@ class Chain:
         place.given.add(message.message_id)
         if read.time is not None and int(message.timestamp) <= read.time:
             self._verdict.add("non-monotonic", f"{shown}, not later than {read.time}", index)
+        if message.seq <= place.last and is_anew:
+            return  # it overtook what came behind it
         if message.seq <= place.last:
             self._verdict.add("non-monotonic", f"{shown} after seq {place.last}", index)
             return
         for seq in range(place.last + 1, min(message.seq, place.last + NAMED)):
             stored = self._record.at(mailbox, seq)
-            if self._is_excused(read, mailbox, stored):
+            if self._is_excused(read, mailbox, stored) or self._may_come_anew(read, stored):
                 continue
             if stored is None:
                 self._verdict.add("hole", f"{self._name} was given no seq {seq} of {mailbox}, nor was anybody", index)

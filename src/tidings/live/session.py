@@ -216,7 +216,7 @@ class Session:
                     raise
                 await asyncio.sleep(_spread(error.retry_s or 0.0))
                 continue
-            if is_all and reading.until == self._node.tail.position:
+            if is_all and reading.is_current:
                 self._marks, self._digest, self._is_live = reading.marks(), reading.digest, True
                 self._outlet.heartbeat(self._cursor)
             elif not is_all:

@@ -13,7 +13,7 @@ from tidings.cursor import Hint, Vector
 from tidings.errors import TooMany, Unavailable
 from tidings.model import Draft, Key, Message, Start, Written, mint, own, room, sent
 from tidings.service.node import Node
-from tidings.service.reading import Page, Reading, is_all_given, read_vector
+from tidings.service.reading import Page, Reading, is_all_given, moment_of, read_vector
 
 Settle = Callable[[Message | None, Exception | None], None]
 
@@ -181,16 +181,16 @@ class Messages:
         """
         node, user_id = self._node, question.user_id
         sight = await node.sight()
-        until, settled = node.tail.position, node.feed.settled  # of one moment
+        moment, settled = moment_of(node), node.feed.settled  # nothing runs in between
         was_held = sight.find(user_id) is not None
         entry = await sight.entry(user_id)
         if question.cursor is not None:
             hint = cursors.read(user_id, question.cursor.encode())
-            reading = await read_vector(node, sight, hint, entry, question.with_sent, until)
+            reading = await read_vector(node, sight, hint, entry, question.with_sent, moment)
         else:
             mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
             starts = {mailbox: Start(mailbox, 0, question.timestamp) for mailbox in mailboxes}
-            reading = Reading(node, sight, entry, starts, until, with_sent=question.with_sent, settled=settled)
+            reading = Reading(node, sight, entry, starts, moment, with_sent=question.with_sent, settled=settled)
         reading.why_cold = "" if was_held else "user"
         return reading
 

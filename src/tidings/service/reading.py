@@ -42,6 +42,18 @@ class _Look(NamedTuple):
     why_cold: str
 
 
+class Moment(NamedTuple):
+    """A position, and the identity of the feed that it is of."""
+
+    position: int
+    identity: int
+
+
+def moment_of(node: Node) -> Moment:
+    """What this node has applied."""
+    return Moment(node.tail.position, node.feed.identity)
+
+
 class Reading:
     """Where a reader stands in each mailbox; `next` gives a page and moves on."""
 
@@ -51,7 +63,7 @@ class Reading:
         sight: Directory | Straight,
         entry: Entry,
         starts: dict[str, Start],
-        until: int,
+        moment: Moment,
         *,
         with_sent: bool,
         settled: int | None = None,
@@ -62,7 +74,7 @@ class Reading:
         self._starts = starts
         self._with_sent = with_sent
         self._sent_kept: int | None = None
-        self.until = until
+        self.until, self._identity = moment
         self._settled = settled  # at that moment, if whoever reads may go on by the timestamp of the last message
         self._fit = node.settings.page_max  # messages that a page has room for, as far as is known
         self.why_cold = ""  # what had to be asked for before the first page
@@ -118,6 +130,10 @@ class Reading:
         hot, cold = self._hot(news, heads, wanted)
         if cold:
             hot.append(await self._node.store.read(cold, wanted, self.until))
+            before = len(self._starts)
+            await self.follow()  # what was read may be later than the look at the memberships
+            if len(self._starts) < before:  # a stay has ended: its messages took the room of others
+                return await self._look(limit)
         why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
         return _Look(merged, expired, why_cold)
@@ -131,7 +147,7 @@ class Reading:
         if not self._has_waited:
             self._has_waited = True  # once a reading: so it ends
             await node.feed.settle(last, SETTLE_S)
-            self._settled, self.until = node.feed.settled, node.tail.position  # one moment: nothing runs in between
+            self._settled, (self.until, self._identity) = node.feed.settled, moment_of(node)  # nothing runs in between
             look = await self._look(limit)
         settled = self._settled or 0
         return _Look([one for one in look.merged if one.timestamp <= settled], look.expired, look.why_cold)
@@ -142,12 +158,17 @@ class Reading:
         stays = zip(entry.mailboxes, entry.profile.memberships, strict=False)
         return Marks(
             user_id,
-            (self._node.store.generation, self._node.feed.identity),
+            (self._node.store.generation, self._identity),
             {mailbox: start.seq for mailbox, start in self._starts.items()},
             mailboxes=(own(user_id), sent(user_id) if self._with_sent else None),
             groups={mailbox: m.key for mailbox, m in stays if mailbox in self._starts},
             sent_kept=self._sent_kept,
         )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this node has applied nothing since the reading's moment."""
+        return (self.until, self._identity) == moment_of(self._node)
 
     @property
     def mailboxes(self) -> tuple[str, ...]:
@@ -207,7 +228,7 @@ class Reading:
 
 
 async def read_vector(
-    node: Node, sight: Directory | Straight, hint: Hint, entry: Entry, with_sent: bool, until: int
+    node: Node, sight: Directory | Straight, hint: Hint, entry: Entry, with_sent: bool, moment: Moment
 ) -> Reading:
     """A reading that goes on where a cursor's vector says. Raises AnotherHistory, Malformed."""
     vector = cursors.unpack_vector(hint.raw)
@@ -216,7 +237,10 @@ async def read_vector(
         raise _another_history()
     memberships = entry.profile.memberships
     unknown = frozenset(vector.groups.keys() - {m.key for m in memberships} - entry.ended)
-    if unknown:  # what the cursor says of a stay is dropped on the store's word only
+    # What the cursor says of a stay is dropped on the store's word only; and a stay of which it says nothing has begun
+    # since, or (where many nodes write) has ended, which another node knew: on the store's word, too.
+    is_lacking = not node.settings.is_embedded and any(m.key not in vector.groups for m in memberships)
+    if unknown or is_lacking:
         entry = await sight.confirm_ended(entry, unknown)
         memberships = entry.profile.memberships
     seqs = {own(user_id): vector.own}
@@ -226,7 +250,7 @@ async def read_vector(
         seqs[sent(user_id)] = vector.sent or 0
     await _check_heads(node, sight, seqs)
     starts = {mailbox: Start(mailbox, seq) for mailbox, seq in seqs.items()}
-    reading = Reading(node, sight, entry, starts, until, with_sent=with_sent)
+    reading = Reading(node, sight, entry, starts, moment, with_sent=with_sent)
     reading.keep_sent(vector.sent)
     return reading
 

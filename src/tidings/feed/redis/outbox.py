@@ -9,7 +9,7 @@ import msgspec
 from tidings.feed import no_feed
 from tidings.feed.redis.bounds import Bounds
 from tidings.feed.redis.wire import Offer, Stamped, Told, pack_changes, stamped
-from tidings.model import Batch
+from tidings.model import Batch, Posted
 
 
 class Held(msgspec.Struct, eq=False):
@@ -44,7 +44,7 @@ class Outbox:
         self._numbers = 0
         self._waiting: deque[Held] = deque()
         self._taken: deque[Held] = deque()  # and not read back
-        self._by_batch: dict[int, Held] = {}  # by identity: those who share a commit share its telling
+        self._by_batch: dict[int | str, Held] = {}  # by identity: those who share a commit share its telling
         self._bytes = 0
         self._has_lost = False
         self._opens: deque[tuple[str, asyncio.Future[int]]] = deque()
@@ -63,9 +63,10 @@ class Outbox:
     def put(self, batch: Batch) -> "asyncio.Future[None]":
         """Tell this batch, now or as soon as it can be done. Raises FeedUnavailable if no more can be held.
 
-        Then the news is lost: what every node remembers will be forgotten instead.
+        Then the news is lost: what every node remembers will be forgotten instead. A message that is held is told once,
+        however often it is put: by who repeats a send while the feed is away.
         """
-        held = self._by_batch.get(id(batch))
+        held = self._by_batch.get(_key(batch))
         if held is None:
             packed = pack_changes(batch)
             if len(self._by_batch) >= self._bounds.held_max or self._bytes + len(packed) > self._bounds.held_bytes_max:
@@ -132,7 +133,7 @@ class Outbox:
         """The listener has applied the feed up to here."""
         while self._taken and self._taken[0].position <= position:
             held = self._taken.popleft()
-            del self._by_batch[id(held.batch)]
+            del self._by_batch[_key(held.batch)]
             self._bytes -= len(held.packed)
             if not held.done.done():
                 held.done.set_result(None)
@@ -152,7 +153,14 @@ class Outbox:
         self._numbers += 1
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         held = Held(batch, self._numbers, packed, stamped(batch), count, done)
-        self._by_batch[id(batch)] = held
+        self._by_batch[_key(batch)] = held
         self._bytes += len(packed)
         self._waiting.append(held)
         return held
+
+
+def _key(batch: Batch) -> int | str:
+    """What a batch is known by: a message alone by its id, since nothing about it ever changes."""
+    if len(batch.changes) == 1 and isinstance(posted := batch.changes[0], Posted):
+        return posted.message.message_id
+    return id(batch)

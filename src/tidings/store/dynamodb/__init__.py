@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 from tidings.config import Settings
-from tidings.errors import StartError, Unavailable
+from tidings.errors import StartError, StoreUnavailable, Unavailable
 from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
 from tidings.stamps import Stamps
 from tidings.store import RemoteMeter, Settle
@@ -18,7 +18,8 @@ from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address, address_of
 from tidings.store.dynamodb.announcing import HasTold, Publish
 from tidings.store.dynamodb.changes import Changes, Limits
-from tidings.store.dynamodb.driver import Driver, Unmet, connected, is_unknown, reason
+from tidings.store.dynamodb.driver import Driver, Item, Unmet, connected, is_unknown, reason
+from tidings.store.dynamodb.gate import IMPORTING, Gate, now
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes, mailboxes_of
 from tidings.store.dynamodb.mailboxes import Mailboxes
@@ -40,6 +41,7 @@ class DynamoStore:
         self, driver: Driver, address: Address, generation: int, settings: Settings, meter: RemoteMeter
     ) -> None:
         self.generation = generation
+        self._gate = Gate(driver, directory_of(address.prefix).name, generation)
         self._driver = driver
         self._meter = meter
         self._settings = settings
@@ -51,7 +53,7 @@ class DynamoStore:
         self._boxes = Mailboxes(driver, messages)
         keys = Keys(driver, self._table, settings.news_kept_s)
         self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
-        self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter)
+        self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter, self._gate)
         self._lanes = Lanes(settings.writes_waiting_max, settings.mailbox_waiting_max, _PUTS_MAX, self._sender.begin)
         self._sender.lanes = self._lanes
         self._turns = asyncio.Semaphore(settings.cold_reads_max)
@@ -70,7 +72,10 @@ class DynamoStore:
             raise StartError(f"--message-max-bytes can't be more than {MESSAGE_MAX_BYTES:,} on DynamoDB")
         async with AsyncExitStack() as stack:
             driver = await stack.enter_async_context(connected(address, meter))
-            store = cls(driver, address, await find_generation(driver, address), settings, meter)
+            since = now()
+            state = await find_state(driver, address)
+            store = cls(driver, address, items.plain(state, "value"), settings, meter)
+            store._gate.begin(state, since)
             store._stack = stack.pop_all()
         return store
 
@@ -136,6 +141,7 @@ class DynamoStore:
 
     def _submit(self, draft: Draft, key: Key | None, settle: Settle) -> Job:
         self._meter.store_call("send")
+        self._gate.check()
         mailbox, copies = mailboxes_of(draft, keep_copy=self._settings.sent_copies)
         job = Job(draft, key, mailbox, copies, self._loop.time() + self._settings.write_wait_s, settle)
         self._lanes.put(job)
@@ -196,36 +202,49 @@ class DynamoStore:
     async def close(self) -> None:
         await self._lanes.close()
         await self._sender.close()
+        await self._gate.close()
         await self._stack.aclose()
 
     async def _write(self, write: Callable[[float], Coroutine[Any, Any, T]]) -> T:
         self._meter.store_call("write")
+        self._gate.check()
         self._lanes.enter()
         try:
-            return await write(self._loop.time() + self._settings.write_wait_s)
+            written = await write(self._loop.time() + self._settings.write_wait_s)
+            if doubt := self._gate.doubt():
+                raise doubt
+            return written
         finally:
             self._lanes.leave()
 
     async def _read(self, name: str, read: Callable[[float], Coroutine[Any, Any, T]]) -> T:
         self._meter.store_call(name)
-        async with self._turn():
-            return await read(self._loop.time() + self._settings.read_wait_s)
+        due = self._loop.time() + self._settings.read_wait_s  # the wait for a turn is a part of it
+        async with self._turn(due):
+            return await read(due)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, due: float) -> AsyncIterator[None]:
         """Wait for one of the reads at a time. Raises Unavailable."""
         if self._reading >= self._reading_max:
             raise Unavailable("overloaded", "Too many reads of the store are waiting.", retry_s=1)
         self._reading += 1
         try:
-            async with self._turns:
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._turns.acquire()
+            except TimeoutError:
+                raise StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2) from None
+            try:
                 yield
+            finally:
+                self._turns.release()
         finally:
             self._reading -= 1
 
 
-async def find_generation(driver: Driver, address: Address) -> int:
-    """Which history the tables have. Raises StartError if they can't be reached, or `tidings store init` made none."""
+async def find_state(driver: Driver, address: Address) -> Item:
+    """Which history the tables have, and how it stands. Raises StartError if it can't be had, or is not whole yet."""
     table = directory_of(address.prefix).name
     where = address.endpoint or f"DynamoDB in {address.region}"
     try:
@@ -239,4 +258,7 @@ async def find_generation(driver: Driver, address: Address) -> int:
         answer = {}
     if "Item" not in answer:
         raise StartError(f"{where} has no tables {address.prefix}-... yet; make them: tidings store init")
-    return items.plain(answer["Item"], "value")
+    if IMPORTING in answer["Item"]:
+        raise StartError(f"{address.prefix} is being filled by an import: run that to its end")
+    state: Item = answer["Item"]
+    return state

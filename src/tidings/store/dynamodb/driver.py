@@ -227,11 +227,11 @@ def are_ours(checks: Sequence[Check], ids: Sequence[str]) -> bool:
 
 
 @asynccontextmanager
-async def connected(address: Address, meter: RemoteMeter) -> AsyncIterator[Driver]:
+async def connected(address: Address, meter: RemoteMeter, answer_s: float = _ANSWER_S) -> AsyncIterator[Driver]:
     """A driver for the tables at an address. botocore's own repeats are off: they know no deadline."""
     config = AioConfig(
         connect_timeout=_CONNECT_S,
-        read_timeout=_ANSWER_S,
+        read_timeout=answer_s,
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": 1},
         parameter_validation=False,  # a fifth of a call's CPU; what we send is ours

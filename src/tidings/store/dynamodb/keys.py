@@ -25,8 +25,9 @@ class Keys:
 
     def put(self, key: Key, **more: Item) -> dict[str, Any]:
         """What puts a key, if it is absent; if not, who tries is told what is there."""
-        expires = int(time.time() + self._kept_s) + 1
-        item = {**items.key_key(key.name), "content": {"B": key.content}, EXPIRES: items.number(expires), **more}
+        now_s = time.time()
+        times = {"ts": items.number(int(now_s * 1000)), EXPIRES: items.number(int(now_s + self._kept_s) + 1)}
+        item = {**items.key_key(key.name), "content": {"B": key.content}, **times, **more}
         return {
             "TableName": self._table,
             "Item": item,

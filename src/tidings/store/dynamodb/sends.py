@@ -20,6 +20,7 @@ from tidings.store import RemoteMeter
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.announcing import Announcer
 from tidings.store.dynamodb.driver import Busy, Driver, Item, Unmet, are_ours, translate
+from tidings.store.dynamodb.gate import Gate
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes
 from tidings.store.dynamodb.mailboxes import Mailboxes, together
@@ -36,13 +37,14 @@ class Sender:
     """Puts what `lanes` give it; what it needs of the rest of the store, it is given."""
 
     def __init__(
-        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: RemoteMeter
+        self, driver: Driver, table: str, people: People, boxes: Mailboxes, keys: Keys, meter: RemoteMeter, gate: Gate
     ) -> None:
         self.driver = driver
         self.table = table
         self.people = people
         self.boxes = boxes
         self.keys = keys
+        self.gate = gate
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
         self.announcer = Announcer(boxes)
         self._meter = meter
@@ -220,7 +222,7 @@ class _Together:
     async def _repeat(self, job: Job, seq: int) -> None:
         """Its message is there: give that, and the news of it again, since it may be untold."""
         posted = items.posted(await self._sender.boxes.item(job.mailbox, seq, self._due), job.mailbox)
-        self._tell(job, _written(posted))
+        self._tell(job, self._sender.gate.doubt() or _written(posted))
 
     async def _stamp(self, job: Job) -> None:
         try:
@@ -275,10 +277,10 @@ class _Together:
             if job.copies:
                 self._heads[job.copies] = Head(post.sent_seq, head.timestamp)
             announcer.hand_over(post)
-            if job.is_settled:
+            doubt = self._sender.gate.doubt()
+            if job.is_settled or doubt:
                 announcer.tell([post])
-            else:
-                self._tell(job, _written(post))
+            self._tell(job, doubt or _written(post))
 
     async def _give_way(self, taken: set[str]) -> None:
         if taken:

@@ -8,8 +8,10 @@
 | `u#USER` | `block#OTHER` | a block |
 | `u#USER` | `group#GROUP` | a stay: `title` (the group's), `stay` (its key), `joined`; left: no `member_of` |
 | `g#GROUP` | `profile` | `title` (name); how many `members` |
-| `k#NAME` | `key` | an idempotency key: `content`, and `base` (a send's) or `answer`; `expires` in Unix seconds |
-| `store` | `generation`, `floor` | `value`: which history this is; the floor under the clock, in Unix ms |
+| `k#NAME` | `key` | an idempotency key: `content`, and `base` (a send's) or `answer`; `ts` (ms), `expires` (s) |
+| `store` | `generation` | `value`: which history this is; `closed`, `importing`, `imported`: of which export it is so |
+| `store` | `floor` | `value`: the floor under the clock, in Unix ms |
+| `store` | `run#N` | a start of a server, when the store was on SQLite: `id`, `first`, `last` |
 
 `PREFIX-messages` has the mailboxes: `box` is `u#USER`, `g#GROUP`, or `s#USER` for sent copies; `seq` 1, 2, 3, ...
 """

@@ -42,7 +42,7 @@ class SqliteStore:
         )
         self._meter = meter
         self._board = board  # with it this process is one of several
-        self.generation = int(db.execute("SELECT generation FROM history").get)
+        self.generation, self._knows_feeds = db.execute("SELECT generation, feeds FROM history").get
         runs = db.execute("SELECT id, first, lead(first) OVER (ORDER BY number) FROM run")
         self._runs: dict[int, tuple[int, int | None]] = {run: (first, following) for run, first, following in runs}
         self.run = last_run(db)
@@ -185,6 +185,8 @@ class SqliteStore:
         return await self._read("recent", lambda db: reads.recent(db, oldest, limit))
 
     def surely_knows(self, run: int, position: int) -> bool:
+        if self._knows_feeds and run & 1 and run not in self._runs:
+            return True  # an odd one is a feed's: from when this store was on many nodes
         first, following = self._runs.get(run, (1, 0))  # none: no position fits
         last = self.latest() if following is None else following - 1
         return first - 1 <= position <= last

@@ -14,7 +14,7 @@ from tidings.errors import StartError
 from tidings.store.sqlite.mailboxes import place_all
 
 APPLICATION_ID = 0x54494431  # "TID1", so that another program's file is told from ours
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WAL_MAX_BYTES = 64 << 20  # beyond it a checkpoint waits for the readers of the moment, so that the log starts over
 # A commit writes whole pages to the log, and few bytes in many of them: half of SQLite's usual size lets one process
 # send a tenth more (measured; 1,024 gave no more).
@@ -43,6 +43,11 @@ def connect(path: Path, *, readonly: bool = False) -> apsw.Connection:
 def random_64() -> int:
     """64 random bits as SQLite keeps them: signed, and never 0."""
     return int.from_bytes(secrets.token_bytes(8), "big", signed=True) or 1
+
+
+def random_run() -> int:
+    """A number for a run: even, since those of feeds are odd, and a store that was on many nodes tells them apart."""
+    return random_64() & ~1 or 2
 
 
 class Lock:
@@ -120,22 +125,36 @@ def _checked(path: Path) -> apsw.Connection:
         raise StartError(f"{path} can't use a write-ahead log; is it on a network file system?")
     db.execute("SELECT generation FROM history WHERE one = 1").fetchall()
     if 0 < version < SCHEMA_VERSION:
-        _bring_forward(db)
+        with db:  # one transaction, so a crash leaves no half
+            if version == 1:
+                _bring_forward_1(db)
+            _bring_forward_2(db)
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     return db
 
 
-def _bring_forward(db: apsw.Connection) -> None:
-    """From version 1, where two indexes had what is in `places` now; one transaction, so a crash leaves no half."""
-    with db:
-        db.execute("ALTER TABLE clock RENAME TO clock_1")
-        for table in ("clock", "places"):
-            _, begin, rest = _schema().partition(f"CREATE TABLE {table}(")
-            db.execute(begin + rest.partition(";")[0])
-        db.execute("INSERT INTO clock SELECT one, position, timestamp, forgotten, 0 FROM clock_1")
-        for old in ("TABLE clock_1", "INDEX messages_by_mailbox", "INDEX messages_by_sender"):
-            db.execute(f"DROP {old}")
-        place_all(db)
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+def _bring_forward_1(db: apsw.Connection) -> None:
+    """From version 1, where two indexes had what is in `places` now."""
+    db.execute("ALTER TABLE clock RENAME TO clock_1")
+    for table in ("clock", "places"):
+        _make_table(db, table)
+    db.execute("INSERT INTO clock SELECT one, position, timestamp, forgotten, 0 FROM clock_1")
+    for old in ("TABLE clock_1", "INDEX messages_by_mailbox", "INDEX messages_by_sender"):
+        db.execute(f"DROP {old}")
+    place_all(db)
+
+
+def _bring_forward_2(db: apsw.Connection) -> None:
+    """From version 2, which knew of no exports."""
+    db.execute("ALTER TABLE history RENAME TO history_2")
+    _make_table(db, "history")
+    db.execute("INSERT INTO history (one, generation) SELECT one, generation FROM history_2")
+    db.execute("DROP TABLE history_2")
+
+
+def _make_table(db: apsw.Connection, table: str) -> None:
+    _, begin, rest = _schema().partition(f"CREATE TABLE {table}(")
+    db.execute(begin + rest.partition(";")[0])
 
 
 def _schema() -> str:
@@ -143,22 +162,31 @@ def _schema() -> str:
 
 
 def _make(db: apsw.Connection) -> None:
-    """The settings of the file come before its first page; the rest is one transaction, so a crash leaves no half."""
-    db.execute(f"PRAGMA page_size={PAGE_BYTES}").fetchall()
-    db.execute("PRAGMA auto_vacuum=INCREMENTAL").fetchall()
+    lay_pages(db)
     db.execute("PRAGMA journal_mode=WAL").fetchall()
     with db:
-        for _ in db.execute(_schema()):
-            pass
-        db.execute("INSERT INTO history VALUES (1, ?)", (random_64(),))
-        db.execute("INSERT INTO clock VALUES (1, 0, 0, 0, 0)")
-        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        lay_tables(db, random_64())
+
+
+def lay_pages(db: apsw.Connection) -> None:
+    """The settings of a new file, which come before its first page."""
+    db.execute(f"PRAGMA page_size={PAGE_BYTES}").fetchall()
+    db.execute("PRAGMA auto_vacuum=INCREMENTAL").fetchall()
+
+
+def lay_tables(db: apsw.Connection, generation: int) -> None:
+    """An empty store, inside one transaction, so that a crash leaves no half."""
+    for _ in db.execute(_schema()):
+        pass
+    db.execute("INSERT INTO history (one, generation) VALUES (1, ?)", (generation,))
+    db.execute("INSERT INTO clock VALUES (1, 0, 0, 0, 0)")
+    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 def begin_run(db: apsw.Connection, lag_max: int = 0) -> int:
     """Write this server start into the store, and give its random number; see `place_all` for `lag_max`."""
-    run = random_64()
+    run = random_run()
     with db:
         db.execute("INSERT INTO run (id, first) SELECT ?, position + 1 FROM clock", (run,))
         place_all(db, lag_max)

@@ -6,6 +6,7 @@
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from queue import SimpleQueue
 from typing import Any
 
@@ -50,9 +51,8 @@ class Jobs:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._put_off: deque[Job] = deque()
-        self._held: set[Job] = set()  # all that wait
+        self._held: dict[Job, None] = {}  # all that wait, the oldest first
         self._by_mailbox: Counter[str] | None = None  # how many for each, once a mailbox could have too many
-        self._issued: deque[Job] = deque()
         self._is_closing = False
         self._is_open = True  # until the thread met the end of the queue
         self._sweeper: asyncio.TimerHandle | None = None  # runs while something waits
@@ -72,8 +72,7 @@ class Jobs:
         if waiting >= self._mailbox_max or self._by_mailbox is not None:
             self._count(mailboxes)
         job = Job(write, mailboxes, self._loop.time() + self._wait_s, settle, is_awaited)
-        self._held.add(job)
-        self._issued.append(job)
+        self._held[job] = None
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
         self._queue.put(job)
@@ -91,11 +90,10 @@ class Jobs:
 
     def release(self, jobs: Sequence[Job]) -> None:
         """They wait no longer."""
-        self._held.difference_update(jobs)
+        for job in jobs:
+            del self._held[job]
         if self._by_mailbox is not None:
             self._count_off(jobs, self._by_mailbox)
-        while self._issued and self._issued[0].is_settled:
-            self._issued.popleft()
 
     def _count(self, mailboxes: Sequence[str]) -> None:
         """Count one more for each: only now, since below so many in all none can have too many. Raises TooMany."""
@@ -120,15 +118,15 @@ class Jobs:
     def _sweep(self) -> None:
         """Answer the overdue, so that no wait is without end: a stopped process can hold the file's lock for ever."""
         now = self._loop.time()
+        overdue = list(takewhile(lambda job: job.due <= now, self._held))
         try:
-            while self._issued and (self._issued[0].is_settled or self._issued[0].due <= now):
-                job = self._issued.popleft()
+            for job in overdue:
                 if not job.is_settled:
                     job.is_settled = True
                     text = "The store did not take this in time; it may yet. The same Idempotency-Key finds out."
                     job.settle(None, StoreUnavailable("store_unavailable", text, retry_s=2))
         finally:  # whatever became of one
-            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if self._issued else None
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if self._held else None
 
     @property
     def has_ended(self) -> bool:

@@ -59,9 +59,9 @@ def _is_there(path: Path) -> bool:
 
 
 def _renew(made: Path) -> None:
-    """A new generation: no cursor minted before is of this history, whatever its run and position are."""
+    """A new generation: no cursor minted before is of this history; and writes are taken, if the copy was closed."""
     with closing(connect(made)) as db, db:
-        db.execute("UPDATE history SET generation = ?", (random_64(),))
+        db.execute("UPDATE history SET generation = ?, closed = NULL", (random_64(),))
     sync(made)
 
 

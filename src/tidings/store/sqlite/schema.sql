@@ -1,8 +1,11 @@
--- The store on SQLite, version 2. Keys of mailboxes carry their kind first: u(ser), g(roup), s(ent).
+-- The store on SQLite, version 3. Keys of mailboxes carry their kind first: u(ser), g(roup), s(ent).
 
 CREATE TABLE history(
   one        INTEGER PRIMARY KEY CHECK (one = 1),
-  generation INTEGER NOT NULL            -- random; kept by export and import, changed by restore
+  generation INTEGER NOT NULL,           -- random, kept by export and import, changed by restore
+  closed     TEXT,                       -- the export after which nothing is written, NULL while writes are taken
+  imported   TEXT,                       -- the export that this store was made from, if it was
+  feeds      INTEGER NOT NULL DEFAULT 0  -- 1: it was on many nodes, and cursors that any feed minted belong to it
 );
 
 -- Updated once a commit: the last position and timestamp given out. News up to `forgotten` was trimmed; of messages up

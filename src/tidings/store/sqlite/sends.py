@@ -132,8 +132,9 @@ def send_all(tx: Transaction, sends: Sequence[Send], known: Known) -> list[Messa
 
 
 def _is_known(send: Send, known: Known) -> bool:
-    is_allowed = (send.mailbox, send.draft.sender_id) in known.allowed
-    return is_allowed and all(mailbox in known.heads for mailbox in send.mailboxes)
+    heads = known.heads
+    has_heads = send.mailbox in heads and (not send.copies or send.copies in heads)
+    return has_heads and (send.mailbox, send.draft.sender_id) in known.allowed
 
 
 def _replay(tx: Transaction, sends: Sequence[Send]) -> list[Message | TidingsError | None]:

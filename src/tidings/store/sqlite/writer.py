@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import apsw
 
 from tidings.board import Board
-from tidings.errors import Internal, StoreUnavailable, TidingsError
+from tidings.errors import Closed, Internal, StoreUnavailable, TidingsError, store_closed
 from tidings.model import Batch, Message, Written
 from tidings.store.sqlite.file import WAL_MAX_BYTES
 from tidings.store.sqlite.health import Health
@@ -43,6 +43,7 @@ _PAUSE_S = 0.001
 _FAILED_S = 1.0
 _TEND_S = 0.1  # at the disk's 500 MB/s, the log file grows by 50 MB meanwhile
 _HELD_S = 1.0  # after a try in vain: a snapshot held as long as a backup takes costs writes a twentieth of their time
+_CLOCK = "SELECT position, timestamp, placed, (SELECT closed FROM history) FROM clock"
 _AHEAD_MAX_MS = 20  # timestamps further ahead than this mean that the clock was set back
 
 
@@ -160,7 +161,7 @@ class Writer:
 
     def _take_apart(self, jobs: Sequence[Job], error: Exception) -> list[Outcome]:
         """One of them spoiled their commit: each is tried alone, where it spoils only its own."""
-        if len(jobs) == 1 or isinstance(error, apsw.BusyError):  # busy: none of them can get in
+        if len(jobs) == 1 or isinstance(error, (apsw.BusyError, Closed)):  # none of them can get in
             return [(job, None, translate(error)) for job in jobs]
         outcomes: list[Outcome] = []
         for job in jobs:
@@ -179,7 +180,9 @@ class Writer:
         last = 0
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            position, last, placed = self._db.execute("SELECT position, timestamp, placed FROM clock").get
+            position, last, placed, closed = self._db.execute(_CLOCK).get
+            if closed is not None:
+                raise store_closed()
             transaction = Transaction(self._db, position, max(_wall_ms(), last + 1), placed)
             self._known.follow(transaction)
             results = _run(jobs, transaction, self._known)

@@ -1,0 +1,1 @@
+"""What whoever works on Tidings runs, and nobody else needs."""
