@@ -32,7 +32,7 @@ class Mailboxes:
         self._driver = driver
         self._table = table
         self._retention = retention
-        self._ends = ends
+        self.ends = ends
 
     async def head(self, mailbox: str, due: float) -> Head:
         """The last seq given out, and its timestamp; not what is gone. Raises StoreUnavailable."""
@@ -73,7 +73,7 @@ class Mailboxes:
             if not is_there or self._retention.is_over(head.timestamp, now_ms):
                 await self._sweep(mailbox, head, due, now_ms)
                 return Head(head.seq, head.timestamp, head.seq, head.timestamp)
-            first = await self._first_kept(mailbox, head, due, now_ms)
+            first = await self._first_kept(mailbox, head, self._retention, due)
             seq = items.plain(first, "seq")
             if seq == 1:
                 return head
@@ -81,14 +81,14 @@ class Mailboxes:
                 return Head(head.seq, head.timestamp, seq - 1, self._retention.before(first, now_ms))
             await self._pause(patience)  # what is before it is on its way
 
-    async def _first_kept(self, mailbox: str, head: Head, due: float, now_ms: int) -> Item:
+    async def _first_kept(self, mailbox: str, head: Head, retention: Retention, due: float) -> Item:
         """The first message that is kept: sought between the first that is there and the head, which is kept.
 
         Along seqs, times rise: so what is past its time is before all that is not.
         """
-        assert self._retention is not None
+        now_ms = self._driver.now_ms()
         (first,) = await self._page(mailbox, 0, None, 1, due, of=_OF)
-        if not self._retention.is_past(first, now_ms):
+        if not retention.is_past(first, now_ms):
             return first
         await self._sweep(mailbox, head, due, now_ms)
         low, high = items.plain(first, "seq"), head.seq  # past at low; the first one from high on is kept
@@ -96,7 +96,7 @@ class Mailboxes:
         while low < high - 1:
             middle = (low + high) // 2
             (item,) = await self._page(mailbox, middle - 1, None, 1, due, of=_OF)
-            if self._retention.is_past(item, now_ms):
+            if retention.is_past(item, now_ms):
                 low = items.plain(item, "seq")
             else:
                 kept, high = item, middle
@@ -104,11 +104,11 @@ class Mailboxes:
 
     async def _sweep(self, mailbox: str, head: Head, due: float, now_ms: int) -> None:
         """Have the first messages that are past their time get their end, if they lack it."""
-        if self._retention is None or not self._ends.is_wanted:
+        if self._retention is None or not self.ends.is_wanted:
             return
         page = await self._page(mailbox, 0, None, _SWEPT, due, of=_OF)
         past = [one for one in page if EXPIRES not in one and self._retention.is_over(items.plain(one, "ts"), now_ms)]
-        self._ends.sweep(mailbox, past, head)
+        self.ends.sweep(mailbox, past, head)
 
     async def heads(self, mailboxes: Sequence[str], due: float) -> list[Head]:
         """The same of several, in order."""
@@ -135,7 +135,8 @@ class Mailboxes:
     async def item(self, mailbox: str, seq: int, due: float) -> Item:
         """A message that is known to be there."""
         item = await self._find(mailbox, seq, due)
-        assert item is not None, "it was there"
+        if item is None:
+            raise StoreUnavailable("store_corrupt", "A message is gone.", retry_s=60)
         return item
 
     async def _find(self, mailbox: str, seq: int, due: float) -> Item | None:

@@ -2,8 +2,9 @@
 
 The server deletes an item some time (it says, up to 48 h) after the time in its attribute `expires`, in any order. A
 message gets that attribute only once another is behind it; so the last one of a mailbox stays, and its seq is the head,
-as ever. Nothing is decided by a clock: a put goes to head+1 and nowhere else. The last one is let go of when somebody
-meets it past its time: first its seq and timestamp are kept in the mailbox's slot 0, then it gets its end.
+as ever. Whether a put may be is decided by no clock: it goes to head+1 and nowhere else. The last one is let go of when
+somebody meets it past its time: first its seq and timestamp are kept in the mailbox's slot 0, then it gets its end. A
+head that a node remembers is worth nothing after some hours (`GUESS_MS`): the slot behind it may be empty again.
 
 So an item that has an end, and none behind it, is not the head: slot 0 has it. And what lacks before an item is gone
 for good, or still on its way: each message has the timestamp of the one before it, which tells.
@@ -19,7 +20,7 @@ import msgspec
 from tidings.errors import StartError, TidingsError
 from tidings.model import Head
 from tidings.store.dynamodb import items
-from tidings.store.dynamodb.driver import Driver, Item, Unmet
+from tidings.store.dynamodb.driver import Driver, Item, Unmet, reason
 from tidings.store.dynamodb.tables import EXPIRES
 
 DAY_MS = 86_400_000
@@ -27,6 +28,8 @@ _LEAST_MS = DAY_MS  # no message of any store is deleted sooner, whatever it was
 _OLD_MS = 60_000  # no put is under way for so long
 _AT_A_TIME, _WAITING_MAX = 8, 10_000
 _CALL_S = 10.0
+
+GUESS_MS = 21_600_000  # how long a head may be remembered: what was put behind it meanwhile is there for a day at least
 
 
 class Retention(msgspec.Struct, frozen=True):
@@ -63,9 +66,19 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 async def find_retention(driver: Driver, table: str) -> Retention | None:
-    """How long the store keeps messages; None if it always kept all. Raises what the driver raises."""
-    answer = await driver.ask("get_item", TableName=table, Key=items.own_key("retention"), ConsistentRead=True)
+    """How long the store keeps messages; None if it always kept all. Raises StartError."""
+    try:
+        answer = await driver.ask("get_item", TableName=table, Key=items.own_key("retention"), ConsistentRead=True)
+    except Exception as error:
+        raise StartError(f"{table} can't be read: {reason(error)}") from None
     return Retention(items.plain(answer["Item"], "value")) if "Item" in answer else None
+
+
+async def keep_for(driver: Driver, table: str, days: int) -> None:
+    """Let the store keep messages for so many days; 0: for ever. Nodes that run go on as before until they end."""
+    if days or await find_retention(driver, table) is not None:
+        item = {**items.own_key("retention"), "value": items.number(days)}
+        await driver.ask("put_item", TableName=table, Item=item)
 
 
 def check_retention(found: Retention | None, days: int) -> None:
@@ -85,7 +98,7 @@ class Ends:
     def __init__(self, driver: Driver, table: str, retention: Retention | None) -> None:
         self._driver = driver
         self._table = table
-        self._retention = retention
+        self._retention = retention or Retention(0)
         self._turns = asyncio.Semaphore(_AT_A_TIME)
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept: set[str] = set()  # mailboxes being swept
@@ -93,7 +106,13 @@ class Ends:
     @property
     def is_wanted(self) -> bool:
         """Whether messages are to have an end at all."""
-        return self._retention is not None and self._retention.days > 0
+        return self._retention.days > 0
+
+    def end_of(self, item: Item) -> Item:
+        """The attribute that ends a message; none if messages have no end."""
+        if not self.is_wanted:
+            return {}
+        return {EXPIRES: self._retention.expires(items.plain(item, "ts"))}
 
     def succeeded(self, mailbox: str, head: Head) -> None:
         """This message was the last one of a mailbox, and another is stored behind it."""
@@ -151,7 +170,6 @@ class Ends:
         )
 
     async def _end(self, mailbox: str, head: Head) -> None:
-        assert self._retention is not None
         await self._update(
             items.slot(mailbox, head.seq),
             "SET #expires = :expires",
