@@ -46,7 +46,7 @@ def deaf(talk: Talk) -> None:
         talk.refuse("AccessDeniedException")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(deeds=DEEDS, seed=st.integers(0, 1 << 32))
 def test_whatever_expires_no_seq_is_given_twice_and_no_reader_misses_what_is_kept(
     tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[Any, ...]], seed: int
