@@ -25,7 +25,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def there() -> Iterator[str]:
+def tables_url() -> Iterator[str]:
     """The --store of tables with nothing in them."""
     with tables() as url:
         yield url

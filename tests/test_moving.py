@@ -108,7 +108,7 @@ def cluster(store: str, directory: Path, shell: Shell) -> Iterator[Api]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_users_notice_nothing(workers: str, there: str, tmp_path: Path, shell: Shell) -> None:
+def test_users_notice_nothing(workers: str, tables_url: str, tmp_path: Path, shell: Shell) -> None:
     """From a server to two nodes and back to a server: whatever cursor, it gives exactly what it would have given."""
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     with ServerProcess.start(tmp_path, "--workers", workers) as server, Api(server.url) as api:
@@ -120,16 +120,16 @@ def test_users_notice_nothing(workers: str, there: str, tmp_path: Path, shell: S
         shell.done("export", first, "--store", url_of(tmp_path / "tidings.db"), "--close")
         rest, shown = users.rest(api), users.shown(api)
     assert any(rest)
-    shell.done("import", first, "--store", there)
+    shell.done("import", first, "--store", tables_url)
 
-    with cluster(there, tmp_path, shell) as api:
+    with cluster(tables_url, tmp_path, shell) as api:
         assert (users.rest(api), users.shown(api)) == (rest, shown)
         last = max(int(message["timestamp"]) for messages in rest if messages for message in messages)
         assert int(api.private(users.ann, users.bob, "here now")["timestamp"]) > last
         users.check(api)
         users.talk(api, "on many")
         users.use_keys(api, "on many")
-        assert shell.run("export", second, "--store", there, "--close").returncode == 0
+        assert shell.run("export", second, "--store", tables_url, "--close").returncode == 0
         rest, shown = users.rest(api), users.shown(api)
         late = {"senderId": users.ann, "receiverId": users.bob, "message": "late"}
         refused(api.post("/v1/messages/send?type=private", late), 503, "store_closed")

@@ -42,42 +42,44 @@ def state(store: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("brisk")
 def test_an_import_into_tables_is_killed_again_and_again(
-    exported: Path, there: str, tmp_path: Path, shell: Shell
+    exported: Path, tables_url: str, tmp_path: Path, shell: Shell
 ) -> None:
     """As it begins, amid its puts, as it notes how far it is, reading back, ending: each goes on; nobody is served."""
-    command = ("import", exported, "--store", there)
+    command = ("import", exported, "--store", tables_url)
     die(shell, f"{LOAD}._check_empty", 1, *command)
     die(shell, f"{LOAD}._put_batch", 1, *command)
     die(shell, f"{LOAD}._put_batch", 25, *command)
-    filled = int(state(there)["filled"]["N"])
+    filled = int(state(tables_url)["filled"]["N"])
     assert 1 < filled < len(exported.read_bytes().splitlines())
     with pytest.raises(StartFailed, match="is being filled by an import"):
-        ServerProcess.start(tmp_path, "--store", there, "--feed", "redis://127.0.0.1:1/0", env=shell.env)
+        ServerProcess.start(tmp_path, "--store", tables_url, "--feed", "redis://127.0.0.1:1/0", env=shell.env)
     die(shell, f"{LOAD}.note", 2, *command)
     die(shell, "tidings.store.dynamodb.load:scan", 1, *command)
-    assert int(state(there)["filled"]["N"]) == len(exported.read_bytes().splitlines()) - 1
+    assert int(state(tables_url)["filled"]["N"]) == len(exported.read_bytes().splitlines()) - 1
     die(shell, f"{LOAD}._ours", 2, *command)  # the floor is raised, and all but the history is there
     assert shell.json(*command)["already"] is False
     again = tmp_path / "again.jsonl"
-    shell.done("export", again, "--store", there, "--close")
+    shell.done("export", again, "--store", tables_url, "--close")
     assert lines(again) == lines(exported)
 
 
-def test_what_another_try_took_over_is_let_be(exported: Path, there: str, shell: Shell, tmp_path: Path) -> None:
+def test_what_another_try_took_over_is_let_be(exported: Path, tables_url: str, shell: Shell, tmp_path: Path) -> None:
     """Tables that one file fills are refused to another; a try that was overtaken by the next puts nothing more."""
-    die(shell, f"{LOAD}._put_batch", 2, "import", exported, "--store", there)
+    die(shell, f"{LOAD}._put_batch", 2, "import", exported, "--store", tables_url)
     path, other = tmp_path / "other.db", tmp_path / "other.jsonl"
     made(path, 0)
     shell.done("export", other, "--store", url_of(path), "--close")
-    assert "is being filled from another file" in shell.refused("import", other, "--store", there)
+    assert "is being filled from another file" in shell.refused("import", other, "--store", tables_url)
 
 
 @pytest.mark.usefixtures("brisk")
-def test_an_export_of_tables_goes_on_where_it_was(exported: Path, there: str, shell: Shell, tmp_path: Path) -> None:
+def test_an_export_of_tables_goes_on_where_it_was(
+    exported: Path, tables_url: str, shell: Shell, tmp_path: Path
+) -> None:
     """Killed while it reads and while it writes, there is no file; the next reads the rest alone, and has it all."""
-    shell.done("import", exported, "--store", there)
+    shell.done("import", exported, "--store", tables_url)
     file = tmp_path / "again.jsonl"
-    command = ("export", file, "--store", there, "--close")
+    command = ("export", file, "--store", tables_url, "--close")
     die(shell, "tidings.store.dynamodb.dump:Sorting.save", 6, *command)
     die(shell, "tidings.store.moving.file:packed", 400, *command)
     assert not file.exists()

@@ -38,14 +38,14 @@ def exported(origin: Path) -> Path:
 
 
 @pytest.mark.usefixtures("brisk")
-def test_there_and_back_is_equal(exported: Path, there: str, tmp_path: Path, shell: Shell) -> None:
+def test_there_and_back_is_equal(exported: Path, tables_url: str, tmp_path: Path, shell: Shell) -> None:
     """From SQLite into DynamoDB and back: equal line by line, counted alike on both sides, and sound."""
     back, file, again = tmp_path / "back.db", tmp_path / "there.jsonl", tmp_path / "again.jsonl"
     first = shell.json("export", exported, "--store", url_of(exported.with_name("tidings.db")), "--close")
     assert first["counts"]["messages"] == MESSAGES + 4
     assert all(first["counts"][kind] for kind in first["counts"].keys() - {"left", "trimmed"}), first["counts"]
-    assert shell.json("import", exported, "--store", there)["counts"] == first["counts"]
-    assert shell.json("export", file, "--store", there, "--close")["counts"] == first["counts"]
+    assert shell.json("import", exported, "--store", tables_url)["counts"] == first["counts"]
+    assert shell.json("export", file, "--store", tables_url, "--close")["counts"] == first["counts"]
     assert lines(file) == lines(exported)
     assert shell.json("import", file, "--store", url_of(back))["counts"] == first["counts"]
     shell.done("doctor", "--store", url_of(back))
@@ -54,11 +54,11 @@ def test_there_and_back_is_equal(exported: Path, there: str, tmp_path: Path, she
     assert [run for run in of_kind(again, "run") if run["number"] == 1] == of_kind(exported, "run")
 
 
-def test_a_stay_that_ended_stays_so(there: str, tmp_path: Path, shell: Shell, origin: Path, brisk: None) -> None:
+def test_a_stay_that_ended_stays_so(tables_url: str, tmp_path: Path, shell: Shell, origin: Path, brisk: None) -> None:
     """What tables keep of stays that ended goes over to other tables, and is told to be left behind by a file."""
 
     async def leave() -> None:
-        store = await DynamoStore.open(Settings(store=there, feed="redis://127.0.0.1:1/0"), Counting())
+        store = await DynamoStore.open(Settings(store=tables_url, feed="redis://127.0.0.1:1/0"), Counting())
         ann = await sign_up(store, "ann")
         group = await gather_group(store, ann)
         await store.remove_member(group, ann)
@@ -66,7 +66,7 @@ def test_a_stay_that_ended_stays_so(there: str, tmp_path: Path, shell: Shell, or
 
     asyncio.run(leave())
     file, again = tmp_path / "there.jsonl", tmp_path / "again.jsonl"
-    assert shell.json("export", file, "--store", there, "--close")["counts"]["left"] == 1
+    assert shell.json("export", file, "--store", tables_url, "--close")["counts"]["left"] == 1
     with tables() as other:
         shell.done("import", file, "--store", other)
         shell.done("export", again, "--store", other, "--close")
@@ -126,21 +126,21 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("change", BAD)
-def test_a_bad_file_does_nothing(change: str, exported: Path, there: str, tmp_path: Path, shell: Shell) -> None:
+def test_a_bad_file_does_nothing(change: str, exported: Path, tables_url: str, tmp_path: Path, shell: Shell) -> None:
     """What is cut off, changed or no export is refused in one line, with its number; nothing is begun, on either."""
     bad = tmp_path / "bad.jsonl"
     how, said = BAD[change]
     bad.write_bytes(how(exported.read_bytes()))
-    for store in (url_of(tmp_path / "new.db"), there):
+    for store in (url_of(tmp_path / "new.db"), tables_url):
         assert re.search(
             f"{re.escape(str(bad))}{said}" if said.startswith(",") else said,
             told := shell.refused("import", bad, "--store", store),
         ), told
     assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == ["bad.jsonl"]
-    shell.done("import", exported, "--store", there)  # they are empty
+    shell.done("import", exported, "--store", tables_url)  # they are empty
 
 
-def test_a_store_that_is_not_empty_is_left_alone(exported: Path, there: str, tmp_path: Path, shell: Shell) -> None:
+def test_a_store_that_is_not_empty_is_left_alone(exported: Path, tables_url: str, tmp_path: Path, shell: Shell) -> None:
     """Neither another file's store nor one that was served is imported into; the same file's says that it is done."""
     one, other = tmp_path / "one.jsonl", tmp_path / "other.db"
     made(other, 0)
@@ -148,16 +148,16 @@ def test_a_store_that_is_not_empty_is_left_alone(exported: Path, there: str, tmp
     before = other.read_bytes()
     assert "not empty" in shell.refused("import", exported, "--store", url_of(other))
     assert other.read_bytes() == before
-    shell.done("import", exported, "--store", there)
-    assert "not empty" in shell.refused("import", one, "--store", there)
-    assert shell.json("import", exported, "--store", there)["already"]
+    shell.done("import", exported, "--store", tables_url)
+    assert "not empty" in shell.refused("import", one, "--store", tables_url)
+    assert shell.json("import", exported, "--store", tables_url)["already"]
     new = tmp_path / "new.db"
     assert not shell.json("import", exported, "--store", url_of(new))["already"]
     assert shell.json("import", exported, "--store", url_of(new))["already"]
     assert "not empty" in shell.refused("import", one, "--store", url_of(new))
 
 
-def test_only_a_closed_store_keeps_its_history(tmp_path: Path, shell: Shell, there: str) -> None:
+def test_only_a_closed_store_keeps_its_history(tmp_path: Path, shell: Shell, tables_url: str) -> None:
     """Of an open store there is a copy under another generation; tables can't be copied while they are open."""
     path, copies = tmp_path / "open.db", [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
     made(path, 0)
@@ -170,7 +170,7 @@ def test_only_a_closed_store_keeps_its_history(tmp_path: Path, shell: Shell, the
     generations = {re.search(rb'"generation":(-?\d+)', head)[1] for head in heads}  # type: ignore[index]
     assert len(generations) == 3
     assert lines(copies[0]) == lines(copies[1]) == lines(tmp_path / "3.jsonl")
-    assert "--close" in shell.refused("export", tmp_path / "4.jsonl", "--store", there)
+    assert "--close" in shell.refused("export", tmp_path / "4.jsonl", "--store", tables_url)
     assert "no store" in shell.refused("export", tmp_path / "5.jsonl", "--store", url_of(tmp_path / "none.db"))
     assert {file.name for file in tmp_path.glob("*.jsonl*")} == {"1.jsonl", "2.jsonl", "3.jsonl"}
 

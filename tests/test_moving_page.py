@@ -54,8 +54,8 @@ def test_the_page_is_true(tmp_path: Path, shell: Shell, monkeypatch: pytest.Monk
                 seen.append(words[0])
                 if words[0] == "serve":
                     flags = [redis.url if word == REDIS else word for word in words[1:]]
-                    with ServerProcess.start(tmp_path, *flags, env=shell.env) as node, Api(node.url) as there:
-                        assert there.texts(bob, cursor=cursor) == ["before the move"]
+                    with ServerProcess.start(tmp_path, *flags, env=shell.env) as node, Api(node.url) as tables_url:
+                        assert tables_url.texts(bob, cursor=cursor) == ["before the move"]
                     continue
                 if words[:2] == ["export", "moved.jsonl"]:
                     api.private(ann, bob, "before the move")
