@@ -210,7 +210,7 @@ class DynamoPlace:
     async def serve(self, *, through: str | None = None, **changed: Any) -> DynamoStore:
         """`through` is another way to the server than its own URL."""
         if not self._is_made:
-            await prepare(address_of(self.url), self.url)
+            await prepare(address_of(self.url), self.url, changed.get("retention_days"))
             self._is_made = True
         url = self.url if through is None else f"dynamodb://eu-central-1/{self.prefix}?endpoint={through}"
         settings = Settings(store=url, feed="redis://127.0.0.1:1/0", **changed)

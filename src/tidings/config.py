@@ -148,6 +148,14 @@ class Settings:
             1e9,
         ),
     ] = 172_800.0
+    retention_days: Annotated[
+        int,
+        About(
+            "Days that messages are kept on a dynamodb store; tidings store init must be told the same. 0: for ever.",
+            0,
+            36_500,
+        ),
+    ] = 0
     index_lag_max: Annotated[
         int,
         About(
@@ -211,6 +219,10 @@ class Settings:
             raise StartError(f"--store must be {where}, not {self.store!r}")
         elif self.feed:
             raise StartError("--feed is for --store dynamodb://; a SQLite store is its own feed")
+        elif self.retention_days:
+            raise StartError("--retention-days is for --store dynamodb://; a SQLite store keeps all messages")
+        if self.retention_days and self.retention_days * 86_400 < self.news_kept_s:
+            raise StartError("--retention-days can't be less than idempotency keys are kept, --news-kept-s")
 
 
 def described() -> dict[str, tuple[Any, About]]:

@@ -102,6 +102,10 @@ class Straight:
         """Heads. Raises StoreUnavailable."""
         return dict(zip(mailboxes, await self._store.heads(mailboxes), strict=True))
 
+    async def load_heads(self, mailboxes: Sequence[str]) -> Mapping[str, Head]:
+        """The same."""
+        return await self.heads(mailboxes)
+
 
 class _HeadLoad:
     """A reading of heads under way, and the news of those mailboxes that came in meanwhile."""

@@ -50,6 +50,16 @@ Tables = Annotated[
         help="Where: dynamodb://REGION/PREFIX, with ?endpoint=URL for another server of that API.",
     ),
 ]
+Days = Annotated[
+    int | None,
+    typer.Option(
+        "--retention-days",
+        envvar=variable("retention_days"),
+        metavar="DAYS",
+        help="For how many days messages are kept, 0: for ever; without it, as before.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer, and errors too, as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 ForceAside = Annotated[bool, typer.Option("--force", help="Replace a store that is there; it is kept aside.")]
@@ -109,7 +119,7 @@ def doctor(file: Looked = None, store: AnyStore = STORE, as_json: Json = False) 
     return told.code
 
 
-def init(store: Tables, as_json: Json = False) -> int:
+def init(store: Tables, retention_days: Days = None, as_json: Json = False) -> int:
     """Make the tables of a store on DynamoDB; where they are there already, check that they are what they must be.
 
     They are paid by use, with point-in-time recovery where the server knows it. A SQLite store needs none: its file is
@@ -121,7 +131,7 @@ def init(store: Tables, as_json: Json = False) -> int:
         if not store.startswith("dynamodb:"):
             raise StartError("only a store on DynamoDB is made beforehand; a SQLite store is made when it is served")
         with _driver():
-            made = prepare(store)
+            made = prepare(store, None if retention_days is None else _days(store, retention_days))
         told.show(made, _preparation(made))
     return told.code
 
@@ -234,12 +244,19 @@ def _status() -> Iterator["Step"]:
     status("")
 
 
+def _days(store: str, retention_days: int) -> int:
+    """Checked as a node checks it, which needs a feed; any will do."""
+    return Settings(store=store, feed="redis://127.0.0.1", retention_days=retention_days).retention_days
+
+
 def _preparation(made: "Prepared") -> str:
     lines = [f"{table}: {'made' if table in made.made else 'is there, and as it must be'}" for table in made.tables]
     if not made.point_in_time_recovery:
         lines.append("This server keeps no backups of its own (no point-in-time recovery).")
     if not made.expiry:
         lines.append("This server lets nothing expire: idempotency keys stay.")
+    if made.retention_days:
+        lines.append(f"Messages are kept for {made.retention_days:,} days.")
     return "\n".join(lines)
 
 

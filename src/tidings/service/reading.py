@@ -124,9 +124,6 @@ class Reading:
         heads = await sight.heads(list(self._starts))
         wanted = limit + 1 + (len(self._starts) if self._settled is not None else 0)
         news = {mailbox: s for mailbox, s in self._starts.items() if _has_news(s, heads[mailbox])}
-        expired = [
-            (mailbox, heads[mailbox].gone) for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])
-        ]
         hot, cold = self._hot(news, heads, wanted)
         if cold:
             hot.append(await self._node.store.read(cold, wanted, self.until))
@@ -134,8 +131,13 @@ class Reading:
             await self.follow()  # what was read may be later than the look at the memberships
             if len(self._starts) < before:  # a stay has ended: its messages took the room of others
                 return await self._look(limit)
+            if self._node.store.forgets:  # some of it may have left by itself since its head was looked at
+                heads = {**heads, **await self._sight.load_heads([start.mailbox for start in cold])}
         why_cold = self.why_cold or ("messages" if cold else "" if is_known else "head")
         merged = hot[0] if len(hot) == 1 else list(islice(merge(*hot, key=_by_time), wanted))
+        expired = [
+            (mailbox, heads[mailbox].gone) for mailbox, s in self._starts.items() if _is_expired(s, heads[mailbox])
+        ]
         return _Look(merged, expired, why_cold)
 
     async def _look_settled(self, look: "_Look", limit: int) -> "_Look":

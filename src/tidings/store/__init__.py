@@ -50,6 +50,10 @@ class Store(Protocol):
         """A random 64-bit number of this history: kept by export and import, changed by restore."""
 
     @property
+    def forgets(self) -> bool:
+        """Whether messages leave by themselves: then what is kept of a mailbox may change without news."""
+
+    @property
     def waiting(self) -> int:
         """How many writes wait."""
 

@@ -51,23 +51,27 @@ class Examination(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, rename="camel"):
-    """The tables of a store; which of them were made just now; whether the server keeps backups and expires keys."""
+    """The tables of a store; which of them were made just now; whether the server keeps backups and expires keys.
+
+    And for how many days messages are kept, 0: for ever.
+    """
 
     store: str
     tables: list[str]
     made: list[str]
     point_in_time_recovery: bool
     expiry: bool
+    retention_days: int
 
 
-def prepare(url: str) -> Prepared:
-    """Make the tables of a store on DynamoDB, or check those that are there."""
+def prepare(url: str, retention_days: int | None) -> Prepared:
+    """Make the tables of a store on DynamoDB, or check those that are there; None: messages are kept as before."""
     import asyncio
 
     from tidings.store.dynamodb.address import address_of
     from tidings.store.dynamodb.setup import prepare
 
-    return asyncio.run(prepare(address_of(url), url))
+    return asyncio.run(prepare(address_of(url), url, retention_days))
 
 
 def back_up(url: str, target: Path, *, force: bool, on_progress: Progress) -> BackedUp:

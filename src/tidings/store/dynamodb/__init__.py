@@ -24,6 +24,7 @@ from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes, mailboxes_of
 from tidings.store.dynamodb.mailboxes import Mailboxes
 from tidings.store.dynamodb.people import People
+from tidings.store.dynamodb.retention import Ends, Retention, check_retention, find_retention
 from tidings.store.dynamodb.sends import Sender
 from tidings.store.dynamodb.tables import directory_of, messages_of
 
@@ -38,7 +39,13 @@ class DynamoStore:
     """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
 
     def __init__(
-        self, driver: Driver, address: Address, generation: int, settings: Settings, meter: RemoteMeter
+        self,
+        driver: Driver,
+        address: Address,
+        generation: int,
+        retention: Retention | None,
+        settings: Settings,
+        meter: RemoteMeter,
     ) -> None:
         self.generation = generation
         self._gate = Gate(driver, directory_of(address.prefix).name, generation)
@@ -50,7 +57,9 @@ class DynamoStore:
         messages = messages_of(address.prefix).name
         limits = Limits(settings.groups_per_user_max, settings.blocks_per_user_max, settings.members_per_group_max)
         self._people = People(driver, self._table)
-        self._boxes = Mailboxes(driver, messages)
+        ends = Ends(driver, messages, retention)
+        self.forgets = retention is not None
+        self._boxes = Mailboxes(driver, messages, retention, ends)
         keys = Keys(driver, self._table, settings.news_kept_s)
         self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
         self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter, self._gate)
@@ -74,7 +83,9 @@ class DynamoStore:
             driver = await stack.enter_async_context(connected(address, meter))
             since = now()
             state = await find_state(driver, address)
-            store = cls(driver, address, items.plain(state, "value"), settings, meter)
+            retention = await find_retention(driver, directory_of(address.prefix).name)
+            check_retention(retention, settings.retention_days)
+            store = cls(driver, address, items.plain(state, "value"), retention, settings, meter)
             store._gate.begin(state, since)
             store._stack = stack.pop_all()
         return store
@@ -160,7 +171,7 @@ class DynamoStore:
         return await self._read("members", lambda due: self._people.members(group_id, after, limit, due))
 
     async def heads(self, mailboxes: Sequence[str]) -> list[Head]:
-        return await self._read("heads", lambda due: self._boxes.heads(mailboxes, due))
+        return await self._read("heads", lambda due: self._boxes.states(mailboxes, due))
 
     async def read(self, starts: Sequence[Start], limit: int, until: int | None = None) -> list[Found]:
         return await self._read("read", lambda due: self._boxes.read(starts, limit, due))

@@ -17,6 +17,7 @@ from tidings.store.dynamodb.faults import DIRECTORY, MESSAGES, RULES, Fault
 from tidings.store.dynamodb.letters import Letters, worded
 from tidings.store.dynamodb.looking import Looking, key_of, place
 from tidings.store.dynamodb.registry import Registry
+from tidings.store.dynamodb.retention import Retention, find_retention
 from tidings.store.dynamodb.setup import fault
 from tidings.store.dynamodb.tables import Table, tables
 from tidings.store.ledger import Ledger
@@ -50,13 +51,15 @@ class _Doctor:
         self._prefix = prefix
         self._looking = Looking(driver, prefix)
         self._ledger = Ledger()
+        self._retention: Retention | None = None
         self._is_ours = True  # else nothing in the tables can be judged
 
     async def examine(self, url: str, on_step: Step) -> Examination:
         """See the module."""
         looked_for: list[str] = []
         rows: dict[str, int] = {}
-        letters, registry = Letters(self._looking, self._driver.now_ms()), Registry(self._looking)
+        registry = Registry(self._looking)
+        letters = Letters(self._looking, lambda: self._retention, self._driver.now_ms)
         steps: list[tuple[tuple[str, ...], Callable[[], Awaitable[None]]]] = [
             (("tables",), self._look_at_tables),
             (("generation",), self._look_for_generation),
@@ -85,6 +88,8 @@ class _Doctor:
                 self._add("tables", f"{table.name} is not there")
                 continue
             there += 1
+            if table == self._looking.directory:
+                self._retention = await find_retention(self._driver, table.name)
             other = fault(table, found)
             self._is_ours = self._is_ours and other is None
             for wrong in [*([other] if other else []), *await self._switches(table, found)]:
@@ -103,7 +108,8 @@ class _Doctor:
             status = backups["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
             if status.get("PointInTimeRecoveryStatus") != "ENABLED":
                 wrong.append("it has no point-in-time recovery")
-        expiry = await self._told("describe_time_to_live", table) if table.expires else None
+        is_ending = table == self._looking.directory or (self._retention is not None and self._retention.days > 0)
+        expiry = await self._told("describe_time_to_live", table) if is_ending else None
         if expiry is not None:
             status = expiry["TimeToLiveDescription"]
             is_on = status.get("TimeToLiveStatus") in ("ENABLED", "ENABLING")

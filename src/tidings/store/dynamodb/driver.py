@@ -55,6 +55,7 @@ _BUSY = frozenset(
         "TransactionInProgressException",
     )
 )
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts the time that the machine was suspended
 _LOST = (HTTPClientError, BotoConnectionError, ResponseParserError, aiohttp.ClientError, OSError)  # may have been done
 _NO_ACCESS = (NoCredentialsError, PartialCredentialsError, TokenRetrievalError)
 
@@ -86,7 +87,7 @@ class Driver:
         self._meter = meter
         self._loop = asyncio.get_running_loop()
         self._date = ""  # of the server's last answer
-        self._clock = (time.time(), self._loop.time())  # the server's, in Unix seconds, and when it was seen
+        self._clock = (time.time(), _now())  # the server's, in Unix seconds, and when it was seen
 
     def now_ms(self) -> int:
         """What the server's clock says, as far as it told: by that clock it deletes what has expired.
@@ -94,7 +95,7 @@ class Driver:
         Its answers tell it to the second; before the first one, it is this machine's.
         """
         told, seen = self._clock
-        return int((told + self._loop.time() - seen) * 1000)
+        return int((told + _now() - seen) * 1000)
 
     async def read(self, operation: str, due: float, **request: Any) -> dict[str, Any]:
         """Call a reading operation until it answers, or `due` (time of the loop). Raises StoreUnavailable."""
@@ -150,7 +151,11 @@ class Driver:
         if date and date != self._date:
             self._date = date
             with suppress(ValueError):  # no date: then it is told by the others
-                self._clock = (parsedate_to_datetime(date).timestamp(), self._loop.time())
+                self._clock = (parsedate_to_datetime(date).timestamp(), _now())
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
 
 
 def _judged(error: ClientError) -> TidingsError:

@@ -25,7 +25,8 @@ from tidings.store.dynamodb.driver import Driver, Item
 from tidings.store.dynamodb.gate import CLOSED, CLOSING_S
 from tidings.store.dynamodb.mailboxes import together
 from tidings.store.dynamodb.outside import LONG_S, at
-from tidings.store.dynamodb.tables import EXPIRES, tables
+from tidings.store.dynamodb.retention import find_retention
+from tidings.store.dynamodb.tables import EXPIRES, directory_of, tables
 from tidings.store.moving.file import Progress
 from tidings.store.moving.lines import (
     FORMAT,
@@ -113,6 +114,8 @@ def tables_of(url: str, part: Path, close: bool, on_progress: Progress) -> Itera
 
 async def _closed(address: Address, close: bool) -> Item:
     async with at(address) as driver:
+        if await find_retention(driver, directory_of(address.prefix).name) is not None:
+            raise UpkeepError("a store that keeps messages for some days only can't be exported as yet")
         state = await close_for(driver, address) if close else await find_state(driver, address)
     if CLOSED not in state:
         raise UpkeepError("a store on many nodes can be exported only while it takes no writes: --close sees to that")

@@ -37,6 +37,9 @@ RULES = {
     "malformed": Rule("items that are none of ours, or lack what they must have", _EDITED),
     "hole": Rule("messages that were given out are not there", _BACKUP),
     "timestamps": Rule("timestamps do not rise along a mailbox: readers by timestamp can miss messages", _EDITED),
+    "end": Rule(
+        "the last message of a mailbox will expire, and nothing keeps its number: it would be given again", _EDITED
+    ),
     "copies": Rule("a message without its sent copy, a copy without its message, or one that should not be", _EDITED),
     "message of nobody": Rule("messages to or from users or groups that are not there", _BACKUP),
     "key to nowhere": Rule(
@@ -57,4 +60,14 @@ RULES = {
     ),
 }
 DIRECTORY = ("membership of nobody", "joined", "block of nobody", "counts")
-MESSAGES = ("hole", "timestamps", "copies", "message of nobody", "sent twice", "key to nowhere", "malformed", "floor")
+MESSAGES = (
+    "hole",
+    "timestamps",
+    "end",
+    "copies",
+    "message of nobody",
+    "sent twice",
+    "key to nowhere",
+    "malformed",
+    "floor",
+)

@@ -5,12 +5,14 @@ found once more (`anew`), each item read again; what is wrong then as well is a 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.driver import Item
 from tidings.store.dynamodb.faults import Fault
 from tidings.store.dynamodb.looking import Looking, Place, place
+from tidings.store.dynamodb.retention import Retention
+from tidings.store.dynamodb.tables import EXPIRES
 
 _KEYS_KEPT_MS = 86_400_000  # what is promised; they are kept for longer
 _MUST: dict[str, Mapping[str, str]] = {
@@ -18,30 +20,44 @@ _MUST: dict[str, Mapping[str, str]] = {
     "g": {"ts": "N", "id": "S", "body": "S", "by": "S"},
     "s": {"ts": "N", "id": "S", "body": "S", "recipient": "S", "at": "N"},
 }
-_MAY: Mapping[str, str] = {"copied": "N", "intent": "B"}
+_MAY: Mapping[str, str] = {"copied": "N", "intent": "B", "prev": "N", EXPIRES: "N"}
+_KEPT: Mapping[str, str] = {"head": "N", "ts": "N"}  # slot 0
 
 
 class Letters:
     """What is known while the table is gone through: the last item, the highest timestamp."""
 
-    def __init__(self, looking: Looking, now_ms: int) -> None:
+    def __init__(self, looking: Looking, retention: Callable[[], Retention | None], now_ms: Callable[[], int]) -> None:
         self._looking = looking
-        self._now_ms = now_ms
+        self._find_retention = retention
+        self._find_now_ms = now_ms
         self._last: Item | None = None
         self.highest: Item | None = None  # the item with the highest timestamp
         self.rows = {"messages": 0, "copies": 0}
 
+    @property
+    def _retention(self) -> Retention | None:
+        return self._find_retention()
+
+    @property
+    def _now_ms(self) -> int:
+        return self._find_now_ms()
+
     async def look(self, page: Sequence[Item], *, anew: bool = False) -> list[Fault]:
         """What is wrong with some items, in the order of a scan; `anew`: with these alone, as they are now."""
         faults = [Fault("malformed", item, worded(item)) for item in page if not _is_ours(item)]
-        sound = [item for item in page if _is_ours(item)]
+        sound = [item for item in page if _is_ours(item) and _number(item, "seq")]
         if not anew:
             self._count(sound)
         before = await self._before(sound, None if anew else self._last)
         if sound and not anew:
             self._last = sound[-1]
         for part in await asyncio.gather(
-            self._along(sound, before), self._pairs(sound), self._people(sound, anew), self._keys(sound)
+            self._along(sound, before),
+            self._ends(sound),
+            self._pairs(sound),
+            self._people(sound, anew),
+            self._keys(sound),
         ):
             faults += part
         return faults
@@ -70,6 +86,8 @@ class Letters:
                 continue
             before = at_hand.get(place(_slot(item, seq - 1)))
             if before is None:
+                if self._retention is not None and self._retention.may_be_first(item, self._now_ms):
+                    continue  # it has expired
                 faults += [fault async for fault in self._hole(item, seq)]
             elif _is_ours(before) and _number(before, "ts") >= _number(item, "ts"):
                 example = f"{worded(item)}: {item['ts']['N']} after {before['ts']['N']}"
@@ -84,6 +102,24 @@ class Letters:
             which = f"seq {last + 1}" if last == seq - 2 else f"seq {last + 1} to {seq - 1}"
             yield Fault("hole", item, f"{_mailbox(item)}: {which}", seq - 1 - last)
 
+    async def _ends(self, page: Sequence[Item]) -> list[Fault]:
+        """What has an end has another behind it, or its number is kept."""
+        at_hand = {place(item) for item in page}
+        alone = [
+            item for item in page if EXPIRES in item and place(_slot(item, _number(item, "seq") + 1)) not in at_hand
+        ]
+        heads = await asyncio.gather(*(self._looking.head(item["box"]["S"]) for item in alone))
+        lasts = [item for item, head in zip(alone, heads, strict=True) if head == _number(item, "seq")]
+        kept = await self._looking.find(self._looking.messages.name, [_slot(item, 0) for item in lasts])
+        return [
+            Fault("end", item, worded(item))
+            for item in lasts
+            if items.plain(kept.get(place(_slot(item, 0))), "head") < _number(item, "seq")
+        ]
+
+    def _is_past(self, item: Item) -> bool:
+        return self._retention is not None and self._retention.is_past(item, self._now_ms)
+
     async def _pairs(self, page: Sequence[Item]) -> list[Fault]:
         """A message with a copy, and the copy, name each other, and are alike."""
         others = {place(item): _other(item) for item in page if _kind(item) == "s" or "copied" in item}
@@ -93,7 +129,10 @@ class Letters:
             if place(item) not in others:
                 continue
             slot = others[place(item)]
-            what = "" if slot is None else _mismatch(item, found.get(place(slot)))
+            other = None if slot is None else found.get(place(slot))
+            if slot is not None and other is None and self._is_past(item):
+                continue  # one of the two has expired, and the other will
+            what = "" if slot is None else _mismatch(item, other)
             if slot is None or what:
                 faults.append(Fault("copies", item, f"{worded(item)}: {what or 'should not be there'}"))
         return faults
@@ -135,8 +174,10 @@ class Letters:
 def _is_ours(item: Item) -> bool:
     kind = _kind(item)
     must, may = _MUST.get(kind, {}), {name: one for name, one in _MAY.items() if name in item}
-    if not must or item["box"]["S"][1:2] != "#" or _number(item, "seq") < 1:
+    if not must or item["box"]["S"][1:2] != "#" or _number(item, "seq") < 0:
         return False
+    if not _number(item, "seq"):
+        must, may = _KEPT, {}
     return all(one in item.get(name, {}) for name, one in {**must, **may}.items())
 
 

@@ -81,6 +81,14 @@ class Looking:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
+    async def head(self, box: str) -> int:
+        """The last seq given out in a mailbox: that of its last message, or what slot 0 has kept of one."""
+        kept = await self.find(self.messages.name, [{"box": items.text(box), "seq": items.number(0)}])
+        last = max((items.plain(item, "head") for item in kept.values()), default=0)
+        async for item in self.slots(box, 0, 1 << 62, last=True):
+            last = max(last, items.plain(item, "seq"))
+        return last
+
     async def ties(self, partition: str) -> tuple[int, int]:
         """How many blocks, and how many stays that have not ended, a user's partition has."""
         blocks = stays = 0

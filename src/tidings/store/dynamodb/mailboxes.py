@@ -1,7 +1,7 @@
 """Mailboxes, as read: always consistently, page after page to the end, and never past a hole.
 
 Messages of one put become visible one by one, so a read beside it may meet the second before the first. What is before
-the hole is given; the rest is read again.
+the hole is given; the rest is read again. What expired (retention.py) leaves no hole: all before it is gone as well.
 """
 
 import asyncio
@@ -14,24 +14,101 @@ from tidings.errors import StoreUnavailable
 from tidings.model import NO_HEAD, Found, Head, Start
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.driver import Driver, Item
+from tidings.store.dynamodb.retention import Ends, Retention
+from tidings.store.dynamodb.tables import EXPIRES
 
 _AGAIN_S = 0.02  # before a hole is looked at again
 _HOLE_S = 1.0  # a put is visible in whole after milliseconds
 _STEP_MIN = 16  # messages of one mailbox at a time at least, in a read of many
+_SWEPT = 100  # messages given their end at a time, when somebody meets them
 _NAMES = {"#box": "box", "#seq": "seq"}
+_OF = ("seq", "ts", "prev", EXPIRES)  # what tells whether a message is kept, and what is before it
 
 
 class Mailboxes:
     """Reads of one table; `due` is a time of the loop."""
 
-    def __init__(self, driver: Driver, table: str) -> None:
+    def __init__(self, driver: Driver, table: str, retention: Retention | None, ends: Ends) -> None:
         self._driver = driver
         self._table = table
+        self._retention = retention
+        self.ends = ends
 
     async def head(self, mailbox: str, due: float) -> Head:
-        """The last seq given out, and its timestamp. Raises StoreUnavailable."""
-        last = await self._page(mailbox, 0, None, 1, due, backwards=True, of=("seq", "ts"))
-        return Head(items.plain(last[0], "seq"), items.plain(last[0], "ts")) if last else NO_HEAD
+        """The last seq given out, and its timestamp; not what is gone. Raises StoreUnavailable."""
+        head, _ = await self._last(mailbox, due)
+        return head
+
+    async def _last(self, mailbox: str, due: float) -> tuple[Head, bool]:
+        """The same, and whether its message is there, past its time or not."""
+        patience = self._patience(due)
+        while True:
+            last = await self._page(mailbox, -1, None, 1, due, backwards=True, of=("seq", "ts", "head", EXPIRES))
+            if not last:
+                return NO_HEAD, False
+            seq = items.plain(last[0], "seq")
+            if seq and EXPIRES not in last[0]:
+                return Head(seq, items.plain(last[0], "ts")), True
+            kept = await self._find(mailbox, 0, due) if seq else last[0]
+            if items.plain(kept, "head") >= seq:
+                return Head(items.plain(kept, "head"), items.plain(kept, "ts")), False
+            await self._pause(patience)  # it got its end just now, since another is behind it
+
+    async def states(self, mailboxes: Sequence[str], due: float) -> list[Head]:
+        """Heads of several, in order, with what is gone. Raises StoreUnavailable."""
+        if self._retention is None:
+            return await self.heads(mailboxes, due)
+        boxes = list(dict.fromkeys(mailboxes))
+        found = dict(zip(boxes, await together([self.state(box, due) for box in boxes]), strict=True))
+        return [found[mailbox] for mailbox in mailboxes]
+
+    async def state(self, mailbox: str, due: float) -> Head:
+        """A head, with what is gone: all before the first message that is kept."""
+        patience = self._patience(due)
+        while True:
+            head, is_there = await self._last(mailbox, due)
+            if self._retention is None or not head.seq:
+                return head
+            now_ms = self._driver.now_ms()
+            if not is_there or self._retention.is_over(head.timestamp, now_ms):
+                await self._sweep(mailbox, head, due, now_ms)
+                return Head(head.seq, head.timestamp, head.seq, head.timestamp)
+            first = await self._first_kept(mailbox, head, self._retention, due)
+            seq = items.plain(first, "seq")
+            if seq == 1:
+                return head
+            if self._retention.may_be_first(first, now_ms):
+                return Head(head.seq, head.timestamp, seq - 1, self._retention.before(first, now_ms))
+            await self._pause(patience)  # what is before it is on its way
+
+    async def _first_kept(self, mailbox: str, head: Head, retention: Retention, due: float) -> Item:
+        """The first message that is kept: sought between the first that is there and the head, which is kept.
+
+        Along seqs, times rise: so what is past its time is before all that is not.
+        """
+        now_ms = self._driver.now_ms()
+        (first,) = await self._page(mailbox, 0, None, 1, due, of=_OF)
+        if not retention.is_past(first, now_ms):
+            return first
+        await self._sweep(mailbox, head, due, now_ms)
+        low, high = items.plain(first, "seq"), head.seq  # past at low; the first one from high on is kept
+        (kept,) = await self._page(mailbox, high - 1, None, 1, due, of=_OF)
+        while low < high - 1:
+            middle = (low + high) // 2
+            (item,) = await self._page(mailbox, middle - 1, None, 1, due, of=_OF)
+            if retention.is_past(item, now_ms):
+                low = items.plain(item, "seq")
+            else:
+                kept, high = item, middle
+        return kept
+
+    async def _sweep(self, mailbox: str, head: Head, due: float, now_ms: int) -> None:
+        """Have the first messages that are past their time get their end, if they lack it."""
+        if self._retention is None or not self.ends.is_wanted:
+            return
+        page = await self._page(mailbox, 0, None, _SWEPT, due, of=_OF)
+        past = [one for one in page if EXPIRES not in one and self._retention.is_over(items.plain(one, "ts"), now_ms)]
+        self.ends.sweep(mailbox, past, head)
 
     async def heads(self, mailboxes: Sequence[str], due: float) -> list[Head]:
         """The same of several, in order."""
@@ -44,9 +121,9 @@ class Mailboxes:
         patience = self._patience(due)
         while True:
             hole_at = 0
-            async for item in self._items(mailbox, after, None, due, of=("seq", "ts", "intent")):
+            async for item in self._items(mailbox, after, None, due, of=("seq", "ts", "intent", "prev")):
                 seq = items.plain(item, "seq")
-                if seq != after + 1:
+                if seq != after + 1 and not self._may_be_first(item):
                     hole_at = after + 1  # from there on once more
                     break
                 yield item
@@ -57,8 +134,14 @@ class Mailboxes:
 
     async def item(self, mailbox: str, seq: int, due: float) -> Item:
         """A message that is known to be there."""
+        item = await self._find(mailbox, seq, due)
+        if item is None:
+            raise StoreUnavailable("store_corrupt", "A message is gone.", retry_s=60)
+        return item
+
+    async def _find(self, mailbox: str, seq: int, due: float) -> Item | None:
         request = {"TableName": self._table, "Key": items.slot(mailbox, seq), "ConsistentRead": True}
-        item: Item = (await self._driver.read("get_item", due, **request))["Item"]
+        item: Item | None = (await self._driver.read("get_item", due, **request)).get("Item")
         return item
 
     async def read(self, starts: Sequence[Start], limit: int, due: float) -> list[Found]:
@@ -86,23 +169,38 @@ class Mailboxes:
         patience = self._patience(due)
         while True:
             page = await self._page(mailbox, seq, None, limit, due)
-            given = [items.found(item, mailbox) for item in page]
-            whole = [one for index, one in enumerate(given) if one.message.seq == seq + 1 + index]
-            if whole or not given:
-                return whole, len(given) == limit or len(whole) < len(given)
+            if page and self._is_past(page[0]):
+                gone = (await self.state(mailbox, due)).gone
+                seq = max(seq + 1, gone)
+                continue
+            whole: list[Found] = []
+            for item in page:
+                if items.plain(item, "seq") != seq + 1 and not self._may_be_first(item):
+                    break
+                whole.append(items.found(item, mailbox))
+                seq = items.plain(item, "seq")
+            if whole or not page:
+                return whole, len(page) == limit or len(whole) < len(page)
             await self._pause(patience)
 
     async def read_before(self, mailbox: str, before: int, limit: int, due: float) -> list[Found]:
         """The last `limit` messages with a seq below `before`, oldest first."""
         patience = self._patience(due)
         while True:
-            page = await self._page(mailbox, 0, before, limit, due, backwards=True)
-            given = [items.found(item, mailbox) for item in reversed(page)]
+            page = (await self._page(mailbox, 0, before, limit, due, backwards=True))[::-1]
+            kept = [item for item in page if not self._is_past(item)]
+            given = [items.found(item, mailbox) for item in kept]
             first = given[0].message.seq if given else 1
-            is_all = len(given) == limit or first == 1
+            is_all = len(page) == limit or first == 1 or self._may_be_first(kept[0])
             if is_all and all(one.message.seq == first + index for index, one in enumerate(given)):
                 return given
             await self._pause(patience)
+
+    def _is_past(self, item: Item) -> bool:
+        return self._retention is not None and self._retention.is_past(item, self._driver.now_ms())
+
+    def _may_be_first(self, item: Item) -> bool:
+        return self._retention is not None and self._retention.may_be_first(item, self._driver.now_ms())
 
     async def last_items(self, mailbox: str, up_to: int, limit: int, due: float) -> list[Item]:
         """The last `limit` messages up to a seq, oldest first, whole as they are kept."""
@@ -114,12 +212,12 @@ class Mailboxes:
         if start.time is None:
             return start.seq
         mailbox, time = start.mailbox, start.time
-        head = await self.head(mailbox, due)
+        head = await self.state(mailbox, due)
         if head.timestamp <= time:
             return head.seq
-        low, high, step = 0, head.seq - 1, 1  # it is in low..high
-        while low == 0 and high > 0:
-            probe = max(1, high + 1 - step)
+        low, high, step = head.gone, head.seq - 1, 1  # it is in low..high
+        while low == head.gone and high > low:
+            probe = max(low + 1, high + 1 - step)
             if await self._time_of(mailbox, probe, due) <= time:
                 low = probe
             else:
@@ -133,7 +231,15 @@ class Mailboxes:
         return low
 
     async def _time_of(self, mailbox: str, seq: int, due: float) -> int:
-        return items.plain(await self.item(mailbox, seq, due), "ts")
+        """When a message was sent; 0 if it expired meanwhile."""
+        patience = self._patience(due)
+        while True:
+            item = await self._find(mailbox, seq, due)
+            if item is not None:
+                return items.plain(item, "ts")
+            if (await self.state(mailbox, due)).gone >= seq:
+                return 0
+            await self._pause(patience)
 
     async def _page(
         self,

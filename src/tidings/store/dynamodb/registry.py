@@ -15,7 +15,8 @@ from tidings.store.dynamodb.tables import EXPIRES
 
 _STAY = {"stay": "N", "joined": "N", "title": "S"}
 _KEY = {"content": "B", EXPIRES: "N"}
-_STORE = ("generation", "floor")
+_STORE = ("generation", "floor", "retention")
+_RUN = {"id": "N", "first": "N", "last": "N"}
 
 
 class Registry:
@@ -94,9 +95,7 @@ class Registry:
         ]
 
     async def _head(self, group_id: str) -> int:
-        async for item in self._looking.slots(items.box_of(room(group_id)), 0, 1 << 62, last=True):
-            return items.plain(item, "seq")
-        return 0
+        return await self._looking.head(items.box_of(room(group_id)))
 
     async def _members(self, groups: Sequence[Item]) -> list[Fault]:
         """A group counts as many members as its index has."""
@@ -123,7 +122,7 @@ def _is_ours(item: Item) -> bool:
     partition, sort = items.place(item)
     kind = partition[:2]
     if partition == "store":
-        return sort in _STORE and "N" in item.get("value", {})
+        return _has(item, _RUN) if sort.startswith("run#") else sort in _STORE and _has(item, {"value": "N"})
     if kind == "k#":
         has_one = ("base" in item) != ("answer" in item)
         return sort == "key" and has_one and _has(item, _KEY) and (_made(item, strict=True) is not False)

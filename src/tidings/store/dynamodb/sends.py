@@ -9,22 +9,23 @@ that they are there together or not at all.
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Any
 from uuid import uuid4
 
 from tidings.cache import Cache
-from tidings.errors import TidingsError
+from tidings.errors import StoreUnavailable, TidingsError
 from tidings.model import Batch, Change, Head, Message, Posted, Written, sent
 from tidings.stamps import Stamps
 from tidings.store import RemoteMeter
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.announcing import Announcer
-from tidings.store.dynamodb.driver import Busy, Driver, Item, Unmet, are_ours, translate
+from tidings.store.dynamodb.driver import Busy, Driver, Unmet, are_ours, translate
 from tidings.store.dynamodb.gate import Gate
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes
 from tidings.store.dynamodb.mailboxes import Mailboxes, together
 from tidings.store.dynamodb.people import People
+from tidings.store.dynamodb.puts import puts_of
+from tidings.store.dynamodb.retention import GUESS_MS
 
 _HEADS_MAX = 200_000  # remembered, 0.2 KB each
 _FRESH_S = 0.5  # how long what was checked may wait to be put: what others block binds within a second
@@ -45,15 +46,21 @@ class Sender:
         self.boxes = boxes
         self.keys = keys
         self.gate = gate
+        self.ends = boxes.ends
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
         self.announcer = Announcer(boxes)
         self._meter = meter
+        self._heads_since = driver.now_ms()
         self._under_way: dict[asyncio.Task[None], list[Job]] = {}
         self.stamps: Stamps
         self.lanes: Lanes
 
     def begin(self, jobs: list[Job]) -> None:
         """Put them, each as its outcome is told to `lanes`."""
+        now_ms = self.driver.now_ms()
+        if now_ms - self._heads_since > GUESS_MS:
+            self._heads_since = now_ms
+            self.heads.clear()
         task = asyncio.get_running_loop().create_task(self._run(jobs))
         self._under_way[task] = jobs
         task.add_done_callback(self._under_way.pop)
@@ -87,6 +94,7 @@ class Sender:
         """Wait for all that is under way."""
         if self._under_way:
             await asyncio.wait(self._under_way)
+        await self.ends.close()
         await self.announcer.close()
 
     def learn(self, changes: Sequence[Change]) -> None:
@@ -118,6 +126,7 @@ class _Together:
         self._sender = sender
         self._left = jobs  # those whose outcome is not known
         self._heads: dict[str, Head] = {}  # of their mailboxes
+        self._began = sender.driver.now_ms()
         self._loop = asyncio.get_running_loop()
         self._due = max(job.due for job in jobs)
         self._fresh_until = self._loop.time() + _FRESH_S
@@ -269,6 +278,8 @@ class _Together:
     async def _stored(self, posts: Sequence[Posted]) -> None:
         """All of them: let each caller tell its own, in order, and tell those that are awaited no longer."""
         announcer = self._sender.announcer
+        for mailbox, head in {box: self._heads[box] for job in self._left for box in job.mailboxes}.items():
+            self._sender.ends.succeeded(mailbox, head)
         await announcer.tell_behind({job.mailbox: self._heads[job.mailbox] for job in self._left}, self._due)
         for job, post in zip(self._left[:], posts, strict=True):
             del self._stamps[post.message.message_id]
@@ -306,32 +317,20 @@ class _Together:
         return posts
 
     async def _put(self, posts: Sequence[Posted]) -> None:
-        puts: list[Item] = []
-        for job, post in zip(self._left, posts, strict=True):
-            puts.append(items.message_item(post, job.key.name if job.key else None))
-            if job.copies:
-                puts.append(items.copy_item(post, job.copies))
-        requests: list[dict[str, Any]] = [
-            {
-                "TableName": self._sender.table,
-                "Item": item,
-                "ConditionExpression": "attribute_not_exists(#box)",
-                "ExpressionAttributeNames": {"#box": "box"},
-                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            }
-            for item in puts
-        ]
+        requests = puts_of(self._sender.table, self._left, posts, self._heads, self._sender.ends)
+        if (
+            self._sender.driver.now_ms() - self._began > GUESS_MS
+        ):  # the machine slept: what was behind these heads may be gone again
+            raise StoreUnavailable("store_unavailable", "The store was not asked in time.", retry_s=1)
         if len(requests) == 1:
             await self._sender.driver.write("put_item", self._due, patience=self._fresh_until, **requests[0])
             return
-        writes = [{"Put": request} for request in requests]
-        token = uuid4().hex
         await self._sender.driver.write(
             "transact_write_items",
             self._due,
             patience=self._fresh_until,
-            TransactItems=writes,
-            ClientRequestToken=token,
+            TransactItems=[{"Put": request} for request in requests],
+            ClientRequestToken=uuid4().hex,
         )
 
     def _tell(self, job: Job, outcome: Outcome) -> None:

@@ -9,15 +9,19 @@ from tidings.store import Uncounted
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import Address
 from tidings.store.dynamodb.driver import Driver, code_of, connected, is_unknown, reason
-from tidings.store.dynamodb.tables import Table, creation, directory_of, key_schema, tables
+from tidings.store.dynamodb.retention import find_retention, keep_for
+from tidings.store.dynamodb.tables import Table, creation, directory_of, key_schema, messages_of, tables
 from tidings.store.upkeep import Prepared
 
 _WAIT_S = 120.0  # for a new table: AWS takes 10 s or so
 _LOOK_S = 0.5
 
 
-async def prepare(address: Address, url: str) -> Prepared:
-    """Make what is missing, and leave alone what is there. Raises UpkeepError, in one line."""
+async def prepare(address: Address, url: str, retention_days: int | None = None) -> Prepared:
+    """Make what is missing, and leave alone what is there. Raises UpkeepError, in one line.
+
+    Messages are kept for so many days from now on, 0: for ever; None: as before.
+    """
     try:
         async with connected(address, Uncounted()) as driver:
             made = [table.name for table in tables(address.prefix) if await _have(driver, table)]
@@ -25,13 +29,19 @@ async def prepare(address: Address, url: str) -> Prepared:
                 await _await_active(driver, table)
             recovery = all([await _keep_backups(driver, table) for table in tables(address.prefix)])
             expiry = await _expire(driver, directory_of(address.prefix))
-            await _begin(driver, directory_of(address.prefix).name)
+            directory = directory_of(address.prefix).name
+            found = await find_retention(driver, directory)
+            days = (found.days if found else 0) if retention_days is None else retention_days
+            if days and not await _expire(driver, messages_of(address.prefix)):
+                raise UpkeepError("this server lets nothing expire: messages can only be kept for ever")
+            await keep_for(driver, directory, days)
+            await _begin(driver, directory)
     except (UpkeepError, StartError):
         raise
     except Exception as error:
         where = address.endpoint or f"DynamoDB in {address.region}"
         raise UpkeepError(f"{where} can't be used: {reason(error)}") from error
-    return Prepared(url, [table.name for table in tables(address.prefix)], made, recovery, expiry)
+    return Prepared(url, [table.name for table in tables(address.prefix)], made, recovery, expiry, days)
 
 
 async def _have(driver: Driver, table: Table) -> bool:
@@ -92,7 +102,7 @@ async def _keep_backups(driver: Driver, table: Table) -> bool:
 
 
 async def _expire(driver: Driver, table: Table) -> bool:
-    """Let old idempotency keys be deleted; false where the server knows no such thing."""
+    """Let what has expired be deleted; false where the server knows no such thing."""
     try:
         there = (await driver.ask("describe_time_to_live", TableName=table.name))["TimeToLiveDescription"]
     except Exception as error:

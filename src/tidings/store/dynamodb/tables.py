@@ -11,9 +11,12 @@
 | `k#NAME` | `key` | an idempotency key: `content`, and `base` (a send's) or `answer`; `ts` (ms), `expires` (s) |
 | `store` | `generation` | `value`: which history this is; `closed`, `importing`, `imported`: of which export it is so |
 | `store` | `floor` | `value`: the floor under the clock, in Unix ms |
+| `store` | `retention` | `value`: for how many days messages are kept; 0: for ever again |
 | `store` | `run#N` | a start of a server, when the store was on SQLite: `id`, `first`, `last` |
 
-`PREFIX-messages` has the mailboxes: `box` is `u#USER`, `g#GROUP`, or `s#USER` for sent copies; `seq` 1, 2, 3, ...
+`PREFIX-messages` has the mailboxes: `box` is `u#USER`, `g#GROUP`, or `s#USER` for sent copies; `seq` 1, 2, 3, ... Each
+message has the timestamp of the one before it (`prev`), and `expires` where there is a retention and another behind it.
+Slot 0 has `head` and its `ts`, once a last message is kept no more.
 """
 
 from collections.abc import Mapping
@@ -50,7 +53,7 @@ def directory_of(prefix: str) -> Table:
 
 def messages_of(prefix: str) -> Table:
     """The mailboxes."""
-    return Table(f"{prefix}-messages", {"box": STRING, "seq": NUMBER})
+    return Table(f"{prefix}-messages", {"box": STRING, "seq": NUMBER}, (), EXPIRES)
 
 
 def tables(prefix: str) -> tuple[Table, Table]:

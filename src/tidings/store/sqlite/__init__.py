@@ -100,6 +100,10 @@ class SqliteStore:
         self._board = self._writer.board = board
 
     @property
+    def forgets(self) -> bool:
+        return False
+
+    @property
     def waiting(self) -> int:
         """How many writes wait."""
         return self._jobs.waiting
