@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import END_S, START_S, Failed, Lacking
+from bench.processes import END_S, START_S, Failed, Lacking, pinned
 from tidings.store import Uncounted
 from tidings.store.dynamodb.address import address_of
 from tidings.store.dynamodb.driver import connected
@@ -40,12 +40,12 @@ class Backends:
 
 
 @contextmanager
-def backends(room: Path, dynamodb: str) -> Iterator[Backends]:
+def backends(room: Path, core: int, dynamodb: str) -> Iterator[Backends]:
     """Both, with empty tables. Raises Lacking, in words that say what to install; Failed."""
     with ExitStack() as stack:
         try:
-            feed = stack.enter_context(_feed(room))
-            endpoint = dynamodb or stack.enter_context(_standin(room))
+            feed = stack.enter_context(_feed(room, core))
+            endpoint = dynamodb or stack.enter_context(_standin(room, core))
             stack.enter_context(_credentials(is_ours=not dynamodb))
             store = f"dynamodb://eu-central-1/bench-{secrets.token_hex(4)}?endpoint={endpoint}"
             asyncio.run(parts.init(store, {}))
@@ -57,7 +57,7 @@ def backends(room: Path, dynamodb: str) -> Iterator[Backends]:
 
 
 @contextmanager
-def _feed(room: Path) -> Iterator[str]:
+def _feed(room: Path, core: int) -> Iterator[str]:
     program = shutil.which("redis-server", path=parts.WHERE) or shutil.which("valkey-server", path=parts.WHERE)
     if program is None:
         raise Lacking(
@@ -65,29 +65,29 @@ def _feed(room: Path) -> Iterator[str]:
         )
     with parts.reserve() as held:
         port = parts.port_of(held)
-        with _running(parts.feed(program, port), room):
+        with _running(parts.feed(program, port), room, core):
             yield f"redis://{parts.HOST}:{port}/0"
 
 
 @contextmanager
-def _standin(room: Path) -> Iterator[str]:
+def _standin(room: Path, core: int) -> Iterator[str]:
     with parts.reserve() as held:
         port = parts.port_of(held)
         try:
             plan = parts.standin(port)
         except keeping.Failed as error:
             raise Lacking(f"{error}".replace("--store", "--dynamodb")) from None
-        with _running(plan, room):
+        with _running(plan, room, core):
             yield f"http://{parts.HOST}:{port}"
 
 
 @contextmanager
-def _running(plan: keeping.Plan, room: Path) -> Iterator[None]:
+def _running(plan: keeping.Plan, room: Path, core: int) -> Iterator[None]:
     """A part of a cluster, from when it is ready to its end. Raises Failed."""
     home = room / plan.name
     home.mkdir(parents=True)
     log = room / f"{plan.name}.log"
-    with log.open("wb") as output:
+    with log.open("wb") as output, pinned(core):
         process = subprocess.Popen(
             plan.command,
             cwd=home,

@@ -21,27 +21,30 @@ from tidings.store.dynamodb import items
 from tidings.store.dynamodb.address import address_of
 from tidings.store.dynamodb.driver import Driver, Item, connected
 from tidings.store.dynamodb.lanes import Job, mailboxes_of
+from tidings.store.dynamodb.mailboxes import Mailboxes
 from tidings.store.dynamodb.puts import puts_of
 from tidings.store.dynamodb.retention import Ends
 from tidings.store.dynamodb.tables import directory_of, messages_of
 
+WARM = 3  # sends, after which the connection is open
+LOOK_S = 10.0
+
 
 class Ask(msgspec.Struct):
-    """So many sends' worth of calls; of `lanes` mailboxes at a time, `together` messages in each put."""
+    """So many sends' worth of calls, `together` messages in each put; then so many `looks` for the mailbox's head."""
 
     store: str
     count: int
     is_group: bool = False
-    lanes: int = 1
     together: int = 1
+    looks: int = 0
 
 
 class Told(msgspec.Struct):
-    """How long each kind of call took (the median, in ms), how long all of a send's, and all of it in seconds."""
+    """How long each kind of call took (the median, in ms), in order, and how long those of a send together."""
 
     calls: dict[str, float] = {}
     p50_ms: float = 0.0
-    seconds: float = 0.0
     wrong: str = ""
 
 
@@ -55,6 +58,7 @@ class Lane:
         self._directory = directory_of(address.prefix).name
         self._table = messages_of(address.prefix).name
         self._ends = Ends(driver, self._table, None)
+        self._boxes = Mailboxes(driver, self._table, None, self._ends)
         self._sender, self._recipient = mint("user"), mint("group" if ask.is_group else "user")
         self._seqs = count(1)
         self.taken: dict[str, list[float]] = {}
@@ -71,6 +75,13 @@ class Lane:
             puts = [{"Put": request} for request in requests]
             await self._time("transact_write_items", TransactItems=puts, ClientRequestToken=uuid4().hex)
         self.sends.append(time.perf_counter() - began)
+
+    async def look(self) -> None:
+        """The call that finds the head, as a node makes it whose put met another's message."""
+        began = time.perf_counter()
+        mailbox = (room if self._ask.is_group else own)(self._recipient)
+        await self._boxes.head(mailbox, asyncio.get_running_loop().time() + LOOK_S)
+        self.taken.setdefault("query", []).append(time.perf_counter() - began)
 
     async def _time(self, operation: str, **request: object) -> None:
         began = time.perf_counter()
@@ -102,21 +113,16 @@ class Lane:
 async def answer(ask: Ask) -> Told:
     """Make the calls."""
     async with connected(address_of(ask.store), Uncounted()) as driver:
-        lanes = [Lane(driver, ask) for _ in range(ask.lanes)]
-
-        async def fill(lane: Lane, times: int) -> None:
-            for _ in range(times):
-                await lane.send()
-
-        await asyncio.gather(*(fill(lane, 3) for lane in lanes))  # connections are open
-        for lane in lanes:
-            lane.taken.clear()
-            lane.sends.clear()
-        began = time.perf_counter()
-        await asyncio.gather(*(fill(lane, ask.count) for lane in lanes))
-        seconds = time.perf_counter() - began
-    calls = {name: 1e3 * median(s for lane in lanes for s in lane.taken[name]) for name in lanes[0].taken}
-    return Told(calls, 1e3 * median(s for lane in lanes for s in lane.sends), seconds)
+        lane = Lane(driver, ask)
+        for _ in range(WARM):
+            await lane.send()
+        lane.taken.clear()
+        lane.sends.clear()
+        for _ in range(ask.count):
+            await lane.send()
+        for _ in range(ask.looks):
+            await lane.look()
+    return Told({name: 1e3 * median(taken) for name, taken in lane.taken.items()}, 1e3 * median(lane.sends))
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from tidings.feed.redis import RedisFeed
 from tidings.garbage import collect_rarely
 from tidings.metrics import Metrics
 from tidings.model import Batch, Message, Posted, mint, own
+from tidings.service import Services
 from tidings.tail import News
 
 WINDOW = 2_000  # batches on their way, when as many are told as can be
@@ -63,9 +64,9 @@ Act = Join | Listen | Tell | Hear
 
 
 class Done(msgspec.Struct):
-    """How an act ended: when each message was due and told, or heard, in the order of their numbers; how many stale.
+    """How an act ended: when each message was due and told, or heard, in the order of their numbers; how long it took.
 
-    `anew` are those told under a later timestamp.
+    Its stamp was asked for when it was due, and it was told once it had that.
     """
 
     due: Sequence[float] = ()
@@ -111,7 +112,8 @@ class Insider:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._ear = Ear()
-        self._seqs: dict[str, int] = {}
+        self._seqs: dict[str, int] = {}  # told of each user
+        self._services: Services
         self._feed: RedisFeed
 
     async def play(self, act: Act) -> Done:

@@ -36,14 +36,18 @@ class Cores(msgspec.Struct, frozen=True):
 
     server: int
     load: int
+    backends: int
 
 
 def two_cores() -> Cores:
-    """The first core for the server, the last for the load. Raises Failed if there is only one."""
+    """The first core for the server, the last for the load, the second for what nodes share, if it is another one.
+
+    Raises Failed if there is only one.
+    """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise Failed("a bench takes two cores: one for the server, one for the load")
-    return Cores(cores[0], cores[-1])
+    return Cores(cores[0], cores[-1], cores[1])
 
 
 @contextmanager

@@ -29,15 +29,16 @@ class Pace:
     starts: int
     idle_s: float
     go_build_s: float
+    appending_s: float
     calls: int  # one after the other, in a round of sends to a node
     told: int  # changes in a round, as many as a feed takes
     crowd: int  # users in a node's directory
 
 
 # Many short rounds, because on a shared machine noise comes and goes within seconds.
-FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 5, 15.0, 180.0, 100, 20_000, 1_000_000)
+FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 5, 15.0, 180.0, 3.0, 100, 20_000, 1_000_000)
 # Under a minute in all. So many messages are stored that a reader who holds all of them is over the budget.
-QUICK = Pace("quick", 3, 0.15, 0.03, 200_000, 5_000, 1, 1, 2.0, 15.0, 10, 5_000, 20_000)
+QUICK = Pace("quick", 3, 0.15, 0.03, 200_000, 5_000, 1, 1, 2.0, 15.0, 0.7, 10, 5_000, 20_000)
 
 
 @dataclass
@@ -67,7 +68,9 @@ class Stage:
         """What nodes share; started once a run. Raises Lacking, at each call, if the machine has no such servers."""
         if self._backends is None:
             try:
-                self._backends = self.held.enter_context(backends(self.room / "backends", self.dynamodb))
+                self._backends = self.held.enter_context(
+                    backends(self.room / "backends", self.cores.backends, self.dynamodb)
+                )
             except Lacking as lacking:
                 self._backends = lacking
         if isinstance(self._backends, Lacking):

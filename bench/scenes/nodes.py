@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from statistics import median
 import tidings
 from bench.calls import Ask
 from bench.calls import Told as Bare
-from bench.contest import Side, alternate, by_rate
+from bench.contest import Side, alternate, by_cost, by_rate
 from bench.fellows import Calls
 from bench.findings import Finding
 from bench.load import Measured, Plan, Request
@@ -44,6 +45,10 @@ def hot_polls_of_a_node(stage: Stage) -> list[Finding]:
             raise Failed(f"of {polls:.0f} polls {counts['hot']:.0f} were hot, but the store was never asked")
     found = [
         by_rate("nodes-poll", side, other, at_least=SAME_RATE, other_name="SQLite")
+        for side, other in zip(ours, others, strict=True)
+    ]
+    found += [
+        by_cost("nodes-poll", f"{side.name}, beside SQLite, CPU", side, other)
         for side, other in zip(ours, others, strict=True)
     ]
     beside = f"{polls:,.0f} polls, by /metrics"
@@ -145,62 +150,80 @@ async def _writer(url: str, *, is_group: bool) -> Request:
         return Request(post("group", sender, "groupId", group), ACCEPTED, is_whole=False)
 
 
-def busy_mailbox(stage: Stage) -> list[Finding]:
-    """Two nodes, one group, many senders at each: what is answered is in the mailbox, without a hole, at both."""
-    shared = stage.backends()
-    with ExitStack() as stack:
-        nodes = [stack.enter_context(stage.node_anywhere()) for _ in range(2)]
-        loads = [stage.load, stack.enter_context(Load(stage.cores.load))]
-        group, members = asyncio.run(_gather_writers(nodes[0].url, 2 * SENDERS))
+class TwoNodes:
+    """Two nodes and a load for each; what they were asked and answered, round by round."""
+
+    def __init__(self, stage: Stage, stack: ExitStack) -> None:
+        self.nodes = [stack.enter_context(stage.node_anywhere()) for _ in range(2)]
+        self._loads = [stage.load, stack.enter_context(Load(stage.cores.load))]
+        self._pool = stack.enter_context(ThreadPoolExecutor(2))
+        self._stage = stage
+        self._before = self._counts()
+        self.rates: list[float] = []
+        self.accepted: list[int] = []
+
+    def append(self, group: str, members: Sequence[str]) -> None:
+        """Half of the members send to the one node, half to the other; then it is read back. Raises Failed."""
         requests = [Request(post("group", m, "groupId", group), ACCEPTED, is_whole=False) for m in members]
-        halves = [requests[:SENDERS], requests[SENDERS:]]
-        gained = [Wire(node.port).counts() for node in nodes]
-        rates: list[float] = []
-        accepted = 0
-        stage.talk.expect(stage.pace.live_rounds)
-        pool = stack.enter_context(ThreadPoolExecutor(2))
-        for _ in range(stage.pace.live_rounds):
-            plans = [
-                Plan(node.port, half, node.pids, [stage.cores.server, stage.cores.load], *_spell(stage))
-                for node, half in zip(nodes, halves, strict=True)
-            ]
-            told = list(pool.map(lambda pair: pair[0].run(pair[1]), zip(loads, plans, strict=True)))
-            accepted += sum(measured.answers for measured in told)
-            rates.append(sum(measured.measured / measured.seconds for measured in told))
-            stage.talk.step(f"{rates[-1]:,.0f} appends/s of two nodes")
-        now = [Wire(node.port).counts() for node in nodes]
-        counts = {
-            name: sum(after[name] - before.get(name, 0.0) for before, after in zip(gained, now, strict=True))
-            for name in now[0]
-        }
-        for node in nodes:
+        cores = [self._stage.cores.server, self._stage.cores.load]
+        plans = [
+            Plan(node.port, requests[at::2], node.pids, cores, self._stage.pace.appending_s, self._stage.pace.warm_s)
+            for at, node in enumerate(self.nodes)
+        ]
+        told = list(self._pool.map(Load.run, self._loads, plans))
+        self.rates.append(sum(measured.measured / measured.seconds for measured in told))
+        self.accepted.append(sum(measured.answers for measured in told))
+        for node in self.nodes:
             stored = asyncio.run(_read_back(node.url, members[0]))
-            if stored != accepted:
-                raise Failed(f"{accepted} sends were answered 200, but {stored} messages are in the mailbox")
-        stage.talk.say(f"checked: {accepted:,} messages read back at both nodes, 1 to {accepted:,} without a hole")
-    puts = counts["tidings_commit_batch_size_count"]
+            if stored != self.accepted[-1]:
+                raise Failed(f"{self.accepted[-1]} sends were answered 200, but {stored} messages are in the mailbox")
+
+    def counted(self, name: str) -> float:
+        """What both counted under a name of /metrics."""
+        return self._counts()[name] - self._before.get(name, 0.0)
+
+    def _counts(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for node in self.nodes:
+            counts.update(Wire(node.port).counts())
+        return counts
+
+
+def busy_mailbox(stage: Stage) -> list[Finding]:
+    """Two nodes, one group, many senders at each: what is answered is in the mailbox, without a hole, at both.
+
+    Each round has a group of its own.
+    """
+    rounds = stage.pace.live_rounds
+    stage.talk.expect(rounds)
+    with ExitStack() as stack:
+        both = TwoNodes(stage, stack)
+        for _ in range(rounds):
+            both.append(*asyncio.run(_gather_writers(both.nodes[0].url, 2 * SENDERS)))
+            stage.talk.step(f"{both.rates[-1]:,.0f} appends/s of two nodes, read back at both without a hole")
+        puts, conflicts = (
+            both.counted(f"tidings_{what}") for what in ("commit_batch_size_count", "store_conflicts_total")
+        )
+    accepted = sum(both.accepted)
     beside = (
-        f"{accepted:,} messages in {puts:,.0f} puts, {counts['tidings_store_conflicts_total']:,.0f} conflicts;"
-        f" {_limit(stage, accepted / puts, shared.server)}"
+        f"{accepted:,} messages in {puts:,.0f} puts, {conflicts:,.0f} conflicts;"
+        f" {_limit(stage, max(1, round(accepted / puts)), accepted // rounds)}"
     )
     name = "appends to one mailbox from two nodes"
-    return [Finding("nodes-append", name, median(rates), "/s", rates, at_least=APPENDS, beside=beside)]
+    return [Finding("nodes-append", name, median(both.rates), "/s", both.rates, at_least=APPENDS, beside=beside)]
 
 
-def _spell(stage: Stage) -> tuple[float, float]:
-    """Seconds measured, and to warm up before."""
-    return (3.0, 1.0) if stage.pace.name == "full" else (1.0, 0.3)
-
-
-def _limit(stage: Stage, together: float, server: str) -> str:
-    """What the server of the tables takes from nobody but us."""
+def _limit(stage: Stage, together: int, stored: int) -> str:
+    """What the server of the tables takes of somebody alone: such puts, and a look for the head of such a mailbox."""
     shared = stage.backends()
-    size = max(1, round(together))
-    with Calls(None) as calls:
-        one = calls.make(Ask(shared.store, stage.pace.calls, is_group=True))
-        many = calls.make(Ask(shared.store, stage.pace.calls // 5, is_group=True, together=size))
-    put, several = one.calls["put_item"], many.calls.get("transact_write_items", one.calls["put_item"])
-    return f"{server} alone: {put:.1f} ms a put of one, {several:.1f} ms of {size}"
+    with Calls(stage.cores.server) as calls:
+        ask = Ask(shared.store, max(1, stored // together), is_group=True, together=together, looks=5)
+        taken = calls.make(ask).calls
+    put_ms, look_ms = (ms for name, ms in taken.items() if name != "get_item")
+    return (
+        f"{shared.server} alone takes such a put in {put_ms:.1f} ms ({1e3 * together / put_ms:,.0f} messages/s),"
+        f" a query for the head, as each conflict costs, in {look_ms:.1f}"
+    )
 
 
 async def _gather_writers(url: str, count: int) -> tuple[str, list[str]]:
