@@ -23,7 +23,10 @@ from tests.clustered import skip_without_programs
 from tests.standin import endpoint
 from tests.standin.between import Between
 from tidings.model import Message, Posted, own
+from tidings.store import Uncounted
 from tidings.store.dynamodb import DynamoStore
+from tidings.store.dynamodb.address import address_of
+from tidings.store.dynamodb.driver import connected
 
 pytest_plugins = ("tests.opened", "tests.standin.opened")
 
@@ -54,7 +57,8 @@ async def test_the_calls_beside_a_send_are_those_that_it_makes(
         await here.send(to_group(ann, group, TEXT) if is_group else private(ann, bob, TEXT))
     sent = said[:]
     through = f"dynamodb://eu-central-1/{tables.prefix}?endpoint={door.url}"
-    told = await calls.answer(calls.Ask(through, 1, is_group))
+    async with connected(address_of(through), Uncounted()) as driver:
+        told = await calls.answer(driver, calls.Ask(through, 1, is_group))
     assert said[-len(sent) :] == sent
     assert len(told.calls) == len(sent) == 2
 
