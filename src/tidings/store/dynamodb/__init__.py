@@ -34,7 +34,7 @@ from tidings.store.dynamodb.address import Address, address_of
 from tidings.store.dynamodb.announcing import HasTold, Publish
 from tidings.store.dynamodb.changes import Changes, Limits
 from tidings.store.dynamodb.driver import Driver, Item, Unmet, connected, is_unknown, reason
-from tidings.store.dynamodb.gate import IMPORTING, Gate, now
+from tidings.store.dynamodb.gate import IMPORTING, TOLD, Gate, now
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes, mailboxes_of
 from tidings.store.dynamodb.late import Late
@@ -104,6 +104,7 @@ class DynamoStore:
             check_retention(retention, settings.retention_days)
             store = cls(driver, address, items.plain(state, "value"), retention, settings, meter)
             store._gate.begin(state, since)
+            store._sender.announcer.told_up_to = items.plain(state, TOLD)
             store._stack = stack.pop_all()
         return store
 

@@ -29,6 +29,7 @@ class Announcer:
     """One node's; `join` gives it the feed and what this node was told, without which it does nothing."""
 
     def __init__(self, boxes: Mailboxes) -> None:
+        self.told_up_to = 0  # by timestamp, before this store was served
         self._boxes = boxes
         self._handed: Cache[int] = Cache(_HANDED_MAX)  # by mailbox: the last seq that this node tells itself
         self._telling: set[asyncio.Task[None]] = set()
@@ -73,16 +74,18 @@ class Announcer:
     async def again(self, mailbox: str, seq: int, due: float) -> Written[Message]:
         """A message that is there, and the news of it, which may be untold. Raises StoreUnavailable.
 
-        One with another behind it, that is older than all that this node was told of, was told then: no news of that,
-        since it would come under a later timestamp.
+        No news of what surely was told, before all that this node was told of: it would come under a later timestamp.
+        That is what came with an import, and what has another behind it that is as old as that.
         """
         found = await self._boxes.some_after(mailbox, seq - 1, 2, due)
         posts = [items.posted(item, mailbox) for item in found]
         if not posts or posts[0].message.seq != seq:
             raise StoreUnavailable("store_corrupt", "A message is gone.", retry_s=60)
-        is_old = bool(posts[1:]) and self._has_told(mailbox, sys.maxsize, int(posts[1].message.timestamp))
-        news = () if is_old and self._publish else (posts[0],)
-        return Written(posts[0].message, Batch(0, 0, news))
+        post = posts[0]
+        is_told = int(post.message.timestamp) <= self.told_up_to
+        if posts[1:] and self._publish:
+            is_told = is_told or self._has_told(mailbox, sys.maxsize, int(posts[1].message.timestamp))
+        return Written(post.message, Batch(0, 0, () if is_told else (post,)))
 
     async def close(self) -> None:
         """Wait for what is being told."""

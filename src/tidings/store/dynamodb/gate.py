@@ -22,7 +22,8 @@ LOOK_S = 2.0
 TRUST_S = 6.0
 CLOSING_S = TRUST_S + 1.0
 
-CLOSED, IMPORTING, IMPORTED = "closed", "importing", "imported"  # of the item that has the generation
+# Of the item that has the generation; TOLD: messages up to this time were told where they came from.
+CLOSED, IMPORTING, IMPORTED, TOLD = "closed", "importing", "imported", "told"
 
 # It counts the time that the machine was suspended; where there is none such, the monotonic one does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
