@@ -1,6 +1,6 @@
 """Many messages move from SQLite into DynamoDB and back: equal line by line, in memory that does not grow with them.
 
-MOVED_MESSAGES says how many; the issue's number is 100,000.
+MOVED_MESSAGES says how many.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.shell import Shell
 
 pytest_plugins = "tests.moving"
 
-MANY = int(os.environ.get("MOVED_MESSAGES", "20000"))
+MANY = int(os.environ.get("MOVED_MESSAGES", "100000"))
 FEW = 1_000
 GROWTH_MAX = 60 << 20  # of which 32 MB are caches of SQLite's, and some 15 what is on its way
 
