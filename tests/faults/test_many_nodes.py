@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -166,6 +166,19 @@ def test_the_clock_of_redis(tmp_path: Path, seed: int, say: Say, tell_fault: Cal
         judge(many, restarts, "redis restarted, its clock behind", tmp_path, seed, say, tell_fault)
 
 
+def read_to_the_end(many: Many, crowd: Crowd, hoppers: Sequence[Hopper]) -> None:
+    """All chains, now that nobody sends; and newcomers at every node, a new one among them."""
+    for follower in crowd.followers:
+        follower.read_on()
+    for hopper in hoppers:
+        hopper.read_on()
+    with many.newcomer() as newcomer:
+        for url in (newcomer.url, *many.urls):
+            for once in ("once", "again"):
+                crowd.read_all(url, f"{url} {once}")
+    crowd.compare()
+
+
 def judge(
     many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Say, tell_fault: Callable[..., None]
 ) -> None:
@@ -198,15 +211,7 @@ def judge(
         crowd.stop()
         many.until_quiet(users)
         until = time.monotonic_ns()
-        for follower in crowd.followers:
-            follower.read_on()
-        for hopper in hoppers:
-            hopper.read_on()
-        with many.newcomer() as newcomer:
-            for url in (newcomer.url, *urls):
-                for once in ("once", "again"):
-                    crowd.read_all(url, f"{url} {once}")
-        crowd.compare()
+        read_to_the_end(many, crowd, hoppers)
         followers.finish()
     allowed = Allowance(int(LAG_S * 1e9), int(SETTLING_S * 1e9), until, many.stamps_anew)
     crowd.recorder.events.append(allowed)
