@@ -84,6 +84,7 @@ class CountedFeed:
 
     def __init__(self) -> None:
         self.lags: list[float] = []
+        self.turns: list[str] = []
         self.resets: list[str] = []
         self.lost = 0
         self.anew = 0
@@ -91,6 +92,9 @@ class CountedFeed:
 
     def feed_lag(self, seconds: float) -> None:
         self.lags.append(seconds)
+
+    def feed_turn(self, why: str) -> None:
+        self.turns.append(why)
 
     def feed_reset(self, why: str) -> None:
         self.resets.append(why)

@@ -22,7 +22,10 @@ class SharedMetrics:
             "tidings_store_capacity_units", "Capacity units that DynamoDB counted.", ["kind"], registry=made
         )
         self._operations = Counter(
-            "tidings_store_operations", "Calls to DynamoDB, each try of one.", ["operation"], registry=made
+            "tidings_store_operations",
+            "Calls to DynamoDB, each try of one: for a request, or the node's own.",
+            ["operation", "why"],
+            registry=made,
         )
         self._retries = Counter("tidings_store_retries", "Repeats among them, by why.", ["why"], registry=made)
         self._conflicts = Counter(
@@ -32,6 +35,12 @@ class SharedMetrics:
             "tidings_feed_lag_seconds",
             "From asking the feed to take something until it was read back.",
             buckets=SECONDS,
+            registry=made,
+        )
+        self._turns = Counter(
+            "tidings_feed_turns",
+            "What was asked of the feed, by why.",
+            ["why"],
             registry=made,
         )
         self._resets = Counter(
@@ -64,9 +73,9 @@ class SharedMetrics:
         """Count what a call took: capacity units of `kind`, read or write."""
         self._capacity.labels(kind).inc(units)
 
-    def operation(self, name: str) -> None:
-        """Count a call, each try of it."""
-        self._operations.labels(name).inc()
+    def operation(self, name: str, is_own: bool) -> None:
+        """Count a call, each try of it; `is_own`: no request is behind it."""
+        self._operations.labels(name, "own" if is_own else "request").inc()
 
     def retry(self, why: str) -> None:
         """Count that a call will be tried again: it was `busy`, or its answer was `lost`."""
@@ -79,6 +88,10 @@ class SharedMetrics:
     def feed_lag(self, seconds: float) -> None:
         """Count how long it took from asking the feed to take something until it was read back."""
         self._lags.observe(seconds)
+
+    def feed_turn(self, why: str) -> None:
+        """Count something asked of the feed: `request`, `proof`, `beat`, `link`."""
+        self._turns.labels(why).inc()
 
     def feed_reset(self, why: str) -> None:
         """Count that the listener began anew: `start`, `identity`, `gap`, `lost`, `fault`."""

@@ -33,6 +33,12 @@ class Counts(Protocol):
     def feed_lag(self, seconds: float) -> None:
         """From asking for something to be put into the feed until it was read back."""
 
+    def feed_turn(self, why: str) -> None:
+        """The feed is asked to take or stamp something (`request`), for `proof` to somebody, or only for a `beat`.
+
+        Or who it is, before there is a `link`.
+        """
+
     def feed_reset(self, why: str) -> None:
         """The listener began anew: `start`, `identity`, `gap`, `lost`, `fault`."""
 
@@ -95,9 +101,12 @@ class Conversation:
 
     async def find(self, link: Link, found: int = -1) -> Told:
         """The feed as it is; one is begun if there is none. Raises Broken, StoreUnavailable, TimeoutError."""
+        self._counts.feed_turn("link")
         told = await link.ask(self._ask(found), ())
         if not told.id:
-            told = await link.ask(self._ask(await self.floor.read()), ())
+            floor = await self.floor.read()
+            self._counts.feed_turn("link")
+            told = await link.ask(self._ask(floor), ())
         return told
 
     async def attach(self, link: Link) -> None:
@@ -159,8 +168,10 @@ class Conversation:
             load = self.outbox.load()
             ask = self._ask(-1)
             ask.drops, ask.batches, ask.opens = load.drops, load.offers(), [name for name, _ in load.opens]
-            ask.is_beat = at >= self._beat_at or self.fresh.is_asked
+            is_asked = self.fresh.is_asked
+            ask.is_beat = at >= self._beat_at or is_asked
             try:
+                self._counts.feed_turn("request" if ask.batches or ask.opens else "proof" if is_asked else "beat")
                 told = await link.ask(ask, [held.packed for held in load.batches])
                 if told.id != self._id:
                     raise Broken("it is another feed")

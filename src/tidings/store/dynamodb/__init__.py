@@ -212,7 +212,9 @@ class DynamoStore:
 
     async def floor(self) -> int:
         due = self._loop.time() + self._settings.read_wait_s
-        return items.plain(await self._people.find(items.own_key("floor"), due), "value")
+        request = {"TableName": self._table, "Key": items.own_key("floor"), "ConsistentRead": True}
+        answer = await self._driver.of_itself("get_item", "read", due, **request)
+        return items.plain(answer.get("Item"), "value")
 
     async def raise_floor(self, to: int) -> None:
         request: dict[str, Any] = {
@@ -224,7 +226,8 @@ class DynamoStore:
             "ExpressionAttributeValues": {":to": items.number(to)},
         }
         try:
-            await self._driver.write("update_item", self._loop.time() + self._settings.write_wait_s, **request)
+            due = self._loop.time() + self._settings.write_wait_s
+            await self._driver.of_itself("update_item", "write", due, **request)
         except Unmet:
             return  # it is higher
 

@@ -77,7 +77,7 @@ class Gate:
             due = asyncio.get_running_loop().time() + LOOK_S
             request = {"TableName": self._table, "Key": items.own_key("generation"), "ConsistentRead": True}
             with contextlib.suppress(TidingsError):  # what is not seen is not believed for long
-                self._see((await self._driver.read("get_item", due, **request)).get("Item"), since)
+                self._see((await self._driver.of_itself("get_item", "read", due, **request)).get("Item"), since)
 
     def _see(self, item: Item | None, since: float) -> None:
         was_open, self._is_open = self._is_open, is_open(item, self._generation)
