@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +15,8 @@ from bench.load import Measured, Plan, Request
 from bench.processes import Cores, Failed, Lacking, Load, Server, bare, pinned, tidings, tidings_on
 from bench.seed import Story
 from bench.talk import Talk
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Stage:
     others: list[float] = field(default_factory=list)  # the part of both cores that others took, round by round
     _stores: dict[Story, Path] = field(default_factory=dict)
     _backends: Backends | Lacking | None = None
+    _kept: dict[str, Any] = field(default_factory=dict)
 
     def tidings(self, data: Path, *flags: str) -> AbstractContextManager[Server]:
         """A Tidings server with its data in a directory."""
@@ -77,15 +82,22 @@ class Stage:
             raise self._backends
         return self._backends
 
-    def node(self, *flags: str) -> AbstractContextManager[Server]:
-        """A node of a cluster, on the server's core. Raises Lacking."""
-        shared = self.backends()
-        return tidings_on(self.cores.server, shared.store, *shared.flags, *flags)
+    def keep(self, name: str, start: Callable[[], AbstractContextManager[T]]) -> T:
+        """What later scenes use as well, under a name; started once a run."""
+        if name not in self._kept:
+            self._kept[name] = self.held.enter_context(start())
+        kept: T = self._kept[name]
+        return kept
 
-    def node_anywhere(self, *flags: str) -> AbstractContextManager[Server]:
-        """The same on any core. Raises Lacking."""
+    def node(self) -> Server:
+        """A node of a cluster, on the server's core; it is kept. Raises Lacking."""
         shared = self.backends()
-        return tidings_on(None, shared.store, *shared.flags, *flags)
+        return self.keep("node", lambda: tidings_on(self.cores.server, shared.store, *shared.flags))
+
+    def node_anywhere(self) -> AbstractContextManager[Server]:
+        """Another one, on any core. Raises Lacking."""
+        shared = self.backends()
+        return tidings_on(None, shared.store, *shared.flags)
 
     def bare(self, kind: str, size: int) -> AbstractContextManager[Server]:
         """A bare ASGI app that answers so many bytes."""

@@ -2,8 +2,8 @@
 
 import http.client
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from statistics import median
 
 from bench.crowd import GROUPS_EACH, Fill, Look
@@ -25,13 +25,25 @@ CAUGHT_UP_S = 30.0
 LOOK_S = 0.002
 
 
+@contextmanager
+def _joined(stage: Stage, core: int) -> Iterator[Insider]:
+    """A node without HTTP."""
+    shared = stage.backends()
+    with Insider(core) as insider:
+        insider.play(Join(shared.store, shared.feed))
+        yield insider
+
+
+def _mouth(stage: Stage) -> Insider:
+    """The node that tells; it is kept."""
+    return stage.keep("mouth", lambda: _joined(stage, stage.cores.load))
+
+
 def feed_lag(stage: Stage) -> list[Finding]:
     """Stamped messages at a steady pace, from one node to another: from telling it until the other's tail has it."""
-    shared = stage.backends()
     users = [user_id(n) for n in range(RECEIVERS)]
-    with Insider(None) as mouth, Insider(None) as ear:
-        for one in (mouth, ear):
-            one.play(Join(shared.store, shared.feed))
+    mouth = _mouth(stage)
+    with _joined(stage, stage.cores.server) as ear:
         ear.play(Listen(users))
         count = round(PER_S * max(0.8, 2 * stage.pace.seconds))
         p50, p99, slowest, whole = [], [], [], []
@@ -64,28 +76,24 @@ def applied_changes(stage: Stage) -> list[Finding]:
 
     Its directory knows all receivers, and the heads of their mailboxes and copies.
     """
-    shared = stage.backends()
+    node, mouth = stage.node(), _mouth(stage)
     count, rates, by_clock, told_s = stage.pace.told, [], [], []
-    with stage.node() as node, Insider(stage.cores.load) as mouth:
-        mouth.play(Join(shared.store, shared.feed))
-        users = make_users(node.url, 256 if stage.pace.name == "full" else 64)
-        poll_all_of(node.url, users)
-        wire = Wire(node.port)
-        stage.talk.expect(stage.pace.live_rounds)
-        for number in range(stage.pace.live_rounds):
-            before = wire.counts()
-            with node.standing_still():
-                told_s.append(mouth.play(Tell(users, count, first=number * count)).seconds)
-                time.sleep(max(0.0, 1.2 - told_s[-1]))  # until the node must know that it may have missed something
-                cpu_s = node.cpu_s
-                began = time.perf_counter()
-            _wait_until_ready(node)
-            by_clock.append(count / (time.perf_counter() - began))
-            rates.append(count / (node.cpu_s - cpu_s))
-            check_applied(before, wire.counts(), count)
-            stage.talk.step(
-                f"{count:,} changes, {rates[-1]:,.0f} for a second of CPU, {by_clock[-1]:,.0f}/s by the clock"
-            )
+    users = make_users(node.url, 256 if stage.pace.name == "full" else 64)
+    poll_all_of(node.url, users)
+    wire = Wire(node.port)
+    stage.talk.expect(stage.pace.live_rounds)
+    for number in range(stage.pace.live_rounds):
+        before = wire.counts()
+        with node.standing_still():
+            told_s.append(mouth.play(Tell(users, count, first=number * count)).seconds)
+            time.sleep(max(0.0, 1.2 - told_s[-1]))  # until the node must know that it may have missed something
+            cpu_s = node.cpu_s
+            began = time.perf_counter()
+        _wait_until_ready(node)
+        by_clock.append(count / (time.perf_counter() - began))
+        rates.append(count / (node.cpu_s - cpu_s))
+        check_applied(before, wire.counts(), count)
+        stage.talk.step(f"{count:,} changes, {rates[-1]:,.0f} for a second of CPU, {by_clock[-1]:,.0f}/s by the clock")
     beside = f"{median(by_clock):,.0f}/s by the clock; {count:,} at a time, told at {count / median(told_s):,.0f}/s"
     name = "changes that a node applies for a second of CPU"
     return [Finding("nodes-apply", name, median(rates), "/s", rates, at_least=APPLIED, beside=beside)]
@@ -111,11 +119,10 @@ def check_applied(before: Mapping[str, float], now: Mapping[str, float], count: 
 
 def full_directory(stage: Stage) -> list[Finding]:
     """Many users in two groups each, loaded one by one; then changes at a steady pace, and a whole collection."""
-    shared = stage.backends()
+    shared, mouth = stage.backends(), _mouth(stage)
     users = stage.pace.crowd
-    told = [user_id(n) for n in range(RECEIVERS)]
-    with Crowd(stage.cores.server) as crowd, Insider(stage.cores.load) as mouth:
-        mouth.play(Join(shared.store, shared.feed))
+    told = [user_id(n) for n in range(RECEIVERS, 2 * RECEIVERS)]  # to whom nothing was told before
+    with Crowd(stage.cores.server) as crowd:
         stage.talk.expect(2)
         filled = crowd.answer(Fill(shared.store, shared.feed, users))
         if filled.users != users:
