@@ -2,7 +2,7 @@
 # make venv    only install, into .venv, what that takes
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
-# make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
+# make bench   the budgets, as ratios measured on this machine; make bench-quick in about a minute, with more noise
 #              (those of many nodes where there is a redis-server, and what make standin installs)
 # make foreign the clients that others wrote, by npm, without which some tests are skipped
 # make standin a server of DynamoDB's API, by pip, likewise

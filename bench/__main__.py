@@ -43,7 +43,7 @@ WIDTH = 120  # where the output goes to a file or a pipe
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and smaller stores: under a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds and smaller stores: about a minute")
     parser.add_argument("--only", action="append", choices=SCENES, metavar="SCENE", help="this scene; repeatable")
     parser.add_argument("--list", action="store_true", help="name the scenes, and measure nothing")
     parser.add_argument("--against", type=Path, metavar="FILE", help="compare with that run, not the last one")

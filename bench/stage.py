@@ -41,7 +41,7 @@ class Pace:
 
 # Many short rounds, because on a shared machine noise comes and goes within seconds.
 FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 5, 15.0, 180.0, 3.0, 100, 20_000, 1_000_000)
-# Under a minute in all. So many messages are stored that a reader who holds all of them is over the budget.
+# About a minute in all. So many messages are stored that a reader who holds all of them is over the budget.
 QUICK = Pace("quick", 3, 0.15, 0.03, 200_000, 5_000, 1, 1, 2.0, 15.0, 0.7, 10, 5_000, 20_000)
 
 
