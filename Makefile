@@ -1,5 +1,5 @@
 # make run     serve on http://127.0.0.1:8080 with the data in ./data; settings as TIDINGS_... or ARGS="--port 9000"
-# make venv    only install, into .venv, what that takes
+# make venv    only install, into .venv, what that takes; EXTRAS=aws,redis for the drivers of many nodes, too
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
@@ -15,19 +15,22 @@ DEV := $(VENV)/.dev-is-ready
 FOREIGN := tests/foreign/node_modules/.is-ready
 STANDIN := build/standin/.is-ready
 ARGS ?=
-# Of make cluster; given behind it, not taken from the environment, where they may mean something else.
+# Given behind make, not taken from the environment, where they may mean something else; the latter two of make cluster.
+EXTRAS :=
 STORE :=
 FEED :=
+comma := ,
+DRIVERS := $(addprefix $(VENV)/.has-,$(subst $(comma), ,$(EXTRAS)))
 # Tests mostly wait for servers, so one more at a time than there are cores; JOBS=0 runs them in one process.
 JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: run venv test test-slow lint types check bench bench-quick foreign standin cluster pins clean
 
-run: $(RUN)
+run: $(RUN) $(DRIVERS)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
 
-venv: $(RUN)
+venv: $(RUN) $(DRIVERS)
 
 test: $(DEV)
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -57,6 +60,11 @@ $(RUN): requirements.txt pyproject.toml | $(PY)
 	@echo "Installing what Tidings needs, once ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# The versions are those of the tests. (pip only warns of an extra that there is not.)
+$(VENV)/.has-aws $(VENV)/.has-redis: $(VENV)/.has-%: requirements-dev.txt $(RUN)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements-dev.txt -e '.[$*]'
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUN)

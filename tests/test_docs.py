@@ -82,7 +82,7 @@ def test_commands_for_the_project_are_there(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     settings = {field.name for field in fields(Settings)}
     for line in _commands(page):
-        of_make = r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: (?:STORE|FEED)=\S+)*(?: ARGS="([^"]*)")?'
+        of_make = r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: (?:EXTRAS|STORE|FEED)=\S+)*(?: ARGS="([^"]*)")?'
         made = re.fullmatch(of_make, line)
         assert made or KNOWN.match(line), f"{page}: what is {line!r}?"
         if made:
