@@ -37,18 +37,26 @@ session.create_loader = cache(session.create_loader)
 def endpoint() -> str:
     """The URL of a server that is ready; the test is skipped where there is none."""
     named = os.environ.get(ENDPOINT)
-    _invent_credentials()
+    invent_credentials()
     if named:
         return named
-    port = _free_port()
-    ministack = _found("ministack", INSTALLED)
-    if ministack:
-        scope = {"SERVICES": "dynamodb", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
-        return _started([ministack], port, scope)
     dynoxide = _found("dynoxide", Path.home() / ".cargo" / "bin")
-    if dynoxide:
+    if dynoxide and not _found("ministack", INSTALLED):
+        port = _free_port()
         return _started([dynoxide, "--host", "127.0.0.1", "--port", str(port), "--log", "quiet"], port, {})
-    pytest.skip(f"no server of DynamoDB's API: neither ministack (make standin) nor dynoxide is there, nor {ENDPOINT}")
+    return ministack()
+
+
+@cache
+def ministack() -> str:
+    """The URL of ministack, which is ready; the test is skipped where it is not installed."""
+    found = _found("ministack", INSTALLED)
+    if not found:
+        pytest.skip(f"no server of DynamoDB's API: ministack is not there (make standin), nor dynoxide, nor {ENDPOINT}")
+    invent_credentials()
+    port = _free_port()
+    scope = {"SERVICES": "dynamodb", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
+    return _started([found], port, scope)
 
 
 @cache
@@ -56,12 +64,13 @@ def moto() -> str:
     """The URL of moto's server, which is ready; the test is skipped where it is not installed."""
     if not (INSTALLED / "moto_server").exists():
         pytest.skip("moto is not there (make standin)")
-    _invent_credentials()
+    invent_credentials()
     port = _free_port()
     return _started([str(INSTALLED / "python"), str(Path(__file__).with_name("one_by_one.py")), str(port)], port, {})
 
 
-def _invent_credentials() -> None:
+def invent_credentials() -> None:
+    """Have some, if only made up."""
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "tidings")  # any will do, but for AWS, where somebody set real ones
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "tidings")
 
