@@ -50,7 +50,7 @@ class Counting:
     def batch(self, size: int) -> None:
         self.batches.append(size)
 
-    def operation(self, name: str) -> None:
+    def operation(self, name: str, is_own: bool) -> None:
         self.operations[name] += 1
 
     def retry(self, why: str) -> None:

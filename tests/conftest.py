@@ -1,8 +1,8 @@
-"""What all tests share: real servers, and a client on one of them."""
+"""What all tests share: real servers, a client on one of them, and a way to say one line past pytest's capture."""
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -57,14 +57,50 @@ def client(server: ServerProcess) -> Iterator[httpx.Client]:
         yield opened
 
 
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Notes a line that the run's summary shows even when the test passes."""
+
+    def line(text: str) -> None:
+        request.node.user_properties.append(("said", text))
+
+    return line
+
+
+@pytest.fixture
+def tell_fault(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Notes a row of the table of faults, which the summary shows whole, whichever processes the tests ran in."""
+
+    def row(*cells: object) -> None:
+        request.node.user_properties.append(("fault", f"| {' | '.join(map(str, cells))} |"))
+
+    return row
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests had to say, passed or failed: the seeds and histories of the fault runs."""
+    """Show what tests had to say, passed or failed: the seeds and histories of the fault runs, say."""
     for reports in list(terminalreporter.stats.values()):
         for report in reports:
             said = [text for name, text in getattr(report, "user_properties", ()) if name == "said"]
             if said and report.when == "call":
                 terminalreporter.section(report.nodeid)
                 terminalreporter.write_line("\n".join(said))
+    tell_faults(terminalreporter)
+
+
+def tell_faults(reporter: pytest.TerminalReporter) -> None:
+    """Show the table of faults, if there were any."""
+    reports = [
+        report for reports in reporter.stats.values() for report in reports if getattr(report, "when", "") == "call"
+    ]
+    rows = sorted(text for report in reports for name, text in report.user_properties if name == "fault")
+    if rows:
+        reporter.section("what many nodes did under faults")
+        reporter.write_line(
+            "| fault | rounds | seconds | sends | unknown | reads | anomalies | hot again after (s, at most) |"
+        )
+        reporter.write_line("|---|---|---|---|---|---|---|---|")
+        reporter.write_line("\n".join(rows))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -84,19 +84,20 @@ def but_runs(file: Path) -> list[bytes]:
     return [line for line in lines(file) if b'"kind":"run"' not in line]
 
 
-def made(path: Path, messages: int, *, texts: int = 20) -> None:
-    """Fill a file with something of everything, and so many messages at least."""
-    asyncio.run(_made(path, messages, texts))
+def made(path: Path, messages: int, *, texts: int = 20) -> list[str]:
+    """Fill a file with something of everything, and so many messages at least; gives those who wrote and read most."""
+    return asyncio.run(_made(path, messages, texts))
 
 
-async def _made(path: Path, messages: int, texts: int) -> None:
+async def _made(path: Path, messages: int, texts: int) -> list[str]:
     settings = Settings(store=url_of(path), index_lag_max=LAG_MAX if messages < BATCH else 300)
     store = await open_store(settings, Counting())
-    await fill(store, messages, texts)
+    people = await fill(store, messages, texts)
     await store.close()
+    return people
 
 
-async def fill(store: Store, messages: int, texts: int = 20) -> None:
+async def fill(store: Store, messages: int, texts: int = 20) -> list[str]:
     """Ann, Bob, Carol, Eve and their group; stays that ended and began again, blocks, keys, copies, odd texts."""
     ann, bob, carol, eve = [await sign_up(store, name) for name in ("ann", 'bob ü"\n', "carol", "eve")]
     await store.create_user(User(mint("user"), "dave"), key("dave"))
@@ -119,6 +120,7 @@ async def fill(store: Store, messages: int, texts: int = 20) -> None:
         await _send(
             store, [_draft(n, carol, people, groups, texts) for n in range(begin, min(begin + BATCH, messages))]
         )
+    return people
 
 
 def _draft(n: int, writer: str, people: Sequence[str], groups: Sequence[str], texts: int) -> Draft:

@@ -44,7 +44,16 @@ ELSEWHERE = {
     "grace_s": ("test_serve.py", "--grace-s"),
 }
 # Numbers that refuse nothing.
-NO_LIMITS = {"port", "workers", "feed_look_s", "heartbeat_s", "index_lag_max", "news_kept_s", "slow_call_s"}
+NO_LIMITS = {
+    "port",
+    "workers",
+    "feed_look_s",
+    "heartbeat_s",
+    "index_lag_max",
+    "news_kept_s",
+    "retention_days",
+    "slow_call_s",
+}
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import pytest
 from tests.backends import gather_group, sign_up
 from tests.redis_nodes import eventually
 from tests.standin.between import Between, Talk
-from tests.wires import RedisWires
+from tests.wires import CountedFeed, RedisWires
 from tidings.app import Memory
 from tidings.config import Settings
 from tidings.directory import Directory
 from tidings.feed.redis import RedisFeed
+from tidings.feed.redis.bounds import WIDE
 from tidings.service import Messages, Node, Question
 from tidings.store.dynamodb import DynamoStore
 from tidings.tail import Tail
@@ -45,8 +46,8 @@ async def wires(tmp_path: Path) -> AsyncIterator[RedisWires]:
 async def join(wires: RedisWires, store: DynamoStore) -> OneNode:
     """A node of its own on a store."""
     tail, directory = Tail(600, 1 << 20), Directory(store, 100, 100)
-    feed = await wires.start(store, Memory(directory, tail, store.learn), 1.0)
-    assert isinstance(feed, RedisFeed)
+    memory = Memory(directory, tail, store.learn)
+    feed = await wires.start_with(store.generation, memory, CountedFeed(), WIDE, times=store)
     store.stamp_with(feed)
     store.announce_with(feed.publish, tail.has_told)
     settings = Settings(store="dynamodb://eu-central-1/tidings", feed="redis://127.0.0.1:1/0")

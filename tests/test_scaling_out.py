@@ -59,7 +59,7 @@ def test_the_policy_has_each_action_that_is_called() -> None:
     (AWS asks of a transaction what it would ask of the writes in it.)
     """
     source = "".join(path.read_text() for path in STORE.glob("*.py"))
-    called = set(re.findall(r'(?:\.read|\.write|\.ask|_offered)\(\s*(?:driver,\s*)?"(\w+)"', source))
+    called = set(re.findall(r'(?:\.read|\.write|\.of_itself|\.ask|_offered)\(\s*(?:driver,\s*)?"(\w+)"', source))
     called.remove("transact_write_items")
     actions = {"".join(map(str.title, name.split("_"))) for name in called}
     actions |= {f"{name}Item" for name in re.findall(r'\{"(Put|Update|Delete|ConditionCheck)": ', source)}

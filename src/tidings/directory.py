@@ -117,8 +117,8 @@ class _HeadLoad:
 
 def _later(head: Head, news: Head | None) -> Head:
     """A head moved on by news, if that is later; what is kept no more stays as it was."""
-    if news is None or news.seq <= head.seq:
-        return head
+    if news is None or (news.seq, news.timestamp) <= (head.seq, head.timestamp):
+        return head  # a message that came late has got a later timestamp
     return Head(news.seq, news.timestamp, head.gone, head.gone_timestamp)
 
 
@@ -252,7 +252,7 @@ class Directory:
 
     def _move(self, mailbox: str, seq: int, timestamp: int) -> None:
         head = self._heads.find(mailbox)
-        if head is not None and head.seq < seq:
+        if head is not None and head.seq <= seq and (head.seq < seq or head.timestamp < timestamp):
             self._heads.replace(mailbox, Head(seq, timestamp, head.gone, head.gone_timestamp))
         load = self._loading_heads.get(mailbox)
         if load is not None:

@@ -1,20 +1,10 @@
-"""What the fault tests share: a way to say one line past pytest's capture, and a seed that can be given again."""
+"""What the fault tests share: a seed that can be given again."""
 
 import os
 import random
 from collections.abc import Callable
 
 import pytest
-
-
-@pytest.fixture
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Notes a line that the run's summary shows even when the test passes (tests/conftest.py)."""
-
-    def line(text: str) -> None:
-        request.node.user_properties.append(("said", text))
-
-    return line
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tests.faults.calls import Line, Target
 from tests.faults.clients import Changer, Client, Follower, Rude, Scene, Sender
 from tests.faults.recorder import Recorder
 from tests.server import until
+from tidings.history import Verdict
 
 CAST = ("ann", "bob", "carol", "eve")
 ROOMS = ("attic", "kitchen")
@@ -148,12 +149,22 @@ class Crowd:
                 return
             after = {"after": messages[-1]["seq"]} if reader else {"cursor": answer.data["cursor"]}
 
-    def judged(self, kept: Path, name: str, errors: str, say: Callable[[str], None]) -> Counter[str]:
-        """Judge the history, say so in a line, and give its counts; `errors` is what the server said on stderr."""
+    def judged(
+        self,
+        kept: Path,
+        name: str,
+        errors: str,
+        say: Callable[[str], None],
+        tell: Callable[[Verdict], None] = lambda _: None,
+    ) -> Counter[str]:
+        """Judge the history, say so in a line, and give its counts; `errors` is what the server said on stderr.
+
+        `tell` is given the verdict even if it fails the test.
+        """
         (kept / "stderr").write_text(errors)
         if " failed with " in errors:
             self.recorder.wrong.append(errors[errors.index(" failed with ") :][:2000])
-        verdict = self.recorder.judge(kept / "history.jsonl")
+        verdict = self.recorder.judge(kept / "history.jsonl", tell)
         say(f"{name}: {verdict.summary()}")
         return verdict.counts
 

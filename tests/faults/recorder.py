@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,9 +130,10 @@ class Recorder:
         )
         return self._noted(event, answer)
 
-    def judge(self, kept: Path) -> Verdict:
-        """The verdict; if anything is wrong the history is kept in a file and the test fails."""
+    def judge(self, kept: Path, tell: Callable[[Verdict], None] = lambda _: None) -> Verdict:
+        """The verdict, which `tell` is given; if anything is wrong the history is kept in a file and the test fails."""
         verdict = check(self.events)
+        tell(verdict)
         if self.wrong or not verdict:
             write_history(kept, self.events)
             wrong = "\n".join(self.wrong[:10])

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,13 @@ from tests.faults.crowd import Crowd
 from tests.faults.following import Followers
 from tests.faults.many import Many, run_s
 from tests.faults.sockets import Hopper, SocketSender
-from tidings.history import Allowance
+from tidings.history import Allowance, Verdict
 
 LAG_S = 1.0  # between nodes
 SETTLING_S = 60.0  # by timestamp, nothing is shown while the feed is away, and ten seconds more
 
 GoOn = Callable[[float], None]
+Say = Callable[[str], None]
 Fault = Callable[[Many, random.Random, GoOn], None]
 
 
@@ -126,15 +127,15 @@ HEARD = ("throttled", "answers lost", "two at once")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
-def test_three_nodes(tmp_path: Path, seed: int, say: Callable[[str], None], name: str) -> None:
+def test_three_nodes(tmp_path: Path, seed: int, say: Say, tell_fault: Callable[..., None], name: str) -> None:
     """Clients of every kind go from node to node while this is done to one, or to what they stand on."""
     with Many(tmp_path, hears=name in HEARD) as many:
-        judge(many, FAULTS[name], name, tmp_path, seed, say)
+        judge(many, FAULTS[name], name, tmp_path, seed, say, tell_fault)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not LIBRARIES, reason=MISSING)
-def test_the_clock_of_a_node(tmp_path: Path, seed: int, say: Callable[[str], None]) -> None:
+def test_the_clock_of_a_node(tmp_path: Path, seed: int, say: Say, tell_fault: Callable[..., None]) -> None:
     """A node's clock is an hour off, and jumps: no promise depends on it."""
     clock = Clock(tmp_path / "clock")
     clock.set(3600)
@@ -144,11 +145,11 @@ def test_the_clock_of_a_node(tmp_path: Path, seed: int, say: Callable[[str], Non
         go_on(rng.uniform(0.5, 2))
 
     with Many(tmp_path, clock=clock) as many:
-        judge(many, jumps, "clock jumps", tmp_path, seed, say)
+        judge(many, jumps, "clock jumps", tmp_path, seed, say, tell_fault)
 
 
 @pytest.mark.slow
-def test_the_clock_of_redis(tmp_path: Path, seed: int, say: Callable[[str], None]) -> None:
+def test_the_clock_of_redis(tmp_path: Path, seed: int, say: Say, tell_fault: Callable[..., None]) -> None:
     """The feed's server comes back empty with a clock an hour behind, and again with a right one."""
     behind = False
 
@@ -162,10 +163,25 @@ def test_the_clock_of_redis(tmp_path: Path, seed: int, say: Callable[[str], None
         go_on(rng.uniform(1, 3))
 
     with Many(tmp_path) as many:
-        judge(many, restarts, "redis restarted, its clock behind", tmp_path, seed, say)
+        judge(many, restarts, "redis restarted, its clock behind", tmp_path, seed, say, tell_fault)
 
 
-def judge(many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Callable[[str], None]) -> None:
+def read_to_the_end(many: Many, crowd: Crowd, hoppers: Sequence[Hopper]) -> None:
+    """All chains, now that nobody sends; and newcomers at every node, a new one among them."""
+    for follower in crowd.followers:
+        follower.read_on()
+    for hopper in hoppers:
+        hopper.read_on()
+    with many.newcomer() as newcomer:
+        for url in (newcomer.url, *many.urls):
+            for once in ("once", "again"):
+                crowd.read_all(url, f"{url} {once}")
+    crowd.compare()
+
+
+def judge(
+    many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Say, tell_fault: Callable[..., None]
+) -> None:
     """Let the crowd loose, do this to the nodes again and again, and judge what everybody saw."""
     rng = random.Random(seed)
     hot_s: list[float] = []
@@ -186,7 +202,7 @@ def judge(many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Calla
         ]
         with crowd.joined(*senders, *hoppers):
             begin = time.monotonic()
-            while time.monotonic() - begin < run_s(12) and not crowd.recorder.wrong:
+            while time.monotonic() - begin < run_s(60) and not crowd.recorder.wrong:
                 crowd.go_on_for(rng.uniform(0.5, 2))
                 crowd.recorder.fault(name)
                 fault(many, rng, crowd.go_on_for)
@@ -195,21 +211,19 @@ def judge(many: Many, fault: Fault, name: str, kept: Path, seed: int, say: Calla
         crowd.stop()
         many.until_quiet(users)
         until = time.monotonic_ns()
-        for follower in crowd.followers:
-            follower.read_on()
-        for hopper in hoppers:
-            hopper.read_on()
-        with many.newcomer() as newcomer:
-            for url in (newcomer.url, *urls):
-                for once in ("once", "again"):
-                    crowd.read_all(url, f"{url} {once}")
-        crowd.compare()
+        read_to_the_end(many, crowd, hoppers)
         followers.finish()
     allowed = Allowance(int(LAG_S * 1e9), int(SETTLING_S * 1e9), until, many.stamps_anew)
     crowd.recorder.events.append(allowed)
     say(f"{len(hot_s)} rounds in {lasted_s:.0f} s; hot again after {max(hot_s):.1f} s at most")
     say(f"{allowed.anew} stamps anew; {sum(hopper.given for hopper in hoppers)} messages given to who hops")
-    counts = crowd.judged(kept, name, many.errors, say)
+
+    def tell(verdict: Verdict) -> None:
+        counts = verdict.counts
+        calls = counts["sends"], counts["sends unknown"], counts["reads"]
+        tell_fault(name, len(hot_s), f"{lasted_s:.0f}", *calls, len(verdict.anomalies), f"{max(hot_s):.1f}")
+
+    counts = crowd.judged(kept, name, many.errors, say, tell)
     assert counts["messages acknowledged and never read"] == 0
     assert counts["sends acknowledged"] >= 100
     assert counts["reads"] >= 500

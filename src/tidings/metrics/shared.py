@@ -22,7 +22,10 @@ class SharedMetrics:
             "tidings_store_capacity_units", "Capacity units that DynamoDB counted.", ["kind"], registry=made
         )
         self._operations = Counter(
-            "tidings_store_operations", "Calls to DynamoDB, each try of one.", ["operation"], registry=made
+            "tidings_store_operations",
+            "Calls to DynamoDB, each try of one: for a request, or the node's own.",
+            ["operation", "why"],
+            registry=made,
         )
         self._retries = Counter("tidings_store_retries", "Repeats among them, by why.", ["why"], registry=made)
         self._conflicts = Counter(
@@ -34,12 +37,20 @@ class SharedMetrics:
             buckets=SECONDS,
             registry=made,
         )
+        self._turns = Counter(
+            "tidings_feed_turns",
+            "What was asked of the feed, by why.",
+            ["why"],
+            registry=made,
+        )
         self._resets = Counter(
             "tidings_feed_resets", "Times that what is remembered was forgotten, by why.", ["why"], registry=made
         )
         self._lost = Counter("tidings_feed_lost", "Links to the feed that broke.", registry=made)
         self._anew = Counter(
-            "tidings_stamps_anew", "Messages told under a later timestamp than they are stored with.", registry=made
+            "tidings_stamps_anew",
+            "Messages that came too late for their timestamp, and were given a later one.",
+            registry=made,
         )
         self._settling = Counter(
             "tidings_settling_waits", "Readers by timestamp who waited for messages on their way.", registry=made
@@ -62,9 +73,9 @@ class SharedMetrics:
         """Count what a call took: capacity units of `kind`, read or write."""
         self._capacity.labels(kind).inc(units)
 
-    def operation(self, name: str) -> None:
-        """Count a call, each try of it."""
-        self._operations.labels(name).inc()
+    def operation(self, name: str, is_own: bool) -> None:
+        """Count a call, each try of it; `is_own`: no request is behind it."""
+        self._operations.labels(name, "own" if is_own else "request").inc()
 
     def retry(self, why: str) -> None:
         """Count that a call will be tried again: it was `busy`, or its answer was `lost`."""
@@ -78,6 +89,10 @@ class SharedMetrics:
         """Count how long it took from asking the feed to take something until it was read back."""
         self._lags.observe(seconds)
 
+    def feed_turn(self, why: str) -> None:
+        """Count something asked of the feed: `request`, `proof`, `beat`, `link`."""
+        self._turns.labels(why).inc()
+
     def feed_reset(self, why: str) -> None:
         """Count that the listener began anew: `start`, `identity`, `gap`, `lost`, `fault`."""
         self._resets.labels(why).inc()
@@ -87,7 +102,7 @@ class SharedMetrics:
         self._lost.inc()
 
     def stamps_anew(self, count: int) -> None:
-        """Count messages that are told under a later timestamp than they are stored with."""
+        """Count messages that came too late for their timestamp, and are given a later one."""
         self._anew.inc(count)
 
     def settling_wait(self) -> None:

@@ -175,8 +175,8 @@ class RemoteMeter(Meter, Protocol):
     def capacity(self, kind: str, units: float) -> None:
         """A store that is paid by use counted so many units for one call; `kind` is read or write."""
 
-    def operation(self, name: str) -> None:
-        """One try of a call to a database over the network, by its name there."""
+    def operation(self, name: str, is_own: bool) -> None:
+        """One try of a call to a database over the network, by its name there; `is_own`: no request is behind it."""
 
     def retry(self, why: str) -> None:
         """That will be tried again: it was `busy`, or its answer was `lost`."""
@@ -197,7 +197,7 @@ class Uncounted:
     def capacity(self, kind: str, units: float) -> None:
         """Not counted."""
 
-    def operation(self, name: str) -> None:
+    def operation(self, name: str, is_own: bool) -> None:
         """Not counted."""
 
     def retry(self, why: str) -> None:

@@ -3,21 +3,26 @@
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from tidings.errors import FeedUnavailable
+from msgspec.structs import replace
+
+from tidings.errors import FeedUnavailable, TidingsError
 from tidings.feed import Listener
 from tidings.feed.redis.bounds import Bounds
 from tidings.feed.redis.floor import FloorKeeper
 from tidings.feed.redis.following import Following
 from tidings.feed.redis.freshness import Freshness
 from tidings.feed.redis.link import Broken, Link
-from tidings.feed.redis.outbox import Outbox
+from tidings.feed.redis.outbox import Held, Outbox
 from tidings.feed.redis.settling import Settling
 from tidings.feed.redis.wire import Ask, Place, Told
-from tidings.stamps import Floor
+from tidings.model import Batch, Change, Posted
+from tidings.stamps import Times
 
 log = logging.getLogger("tidings.feed")
 
@@ -28,6 +33,12 @@ class Counts(Protocol):
     def feed_lag(self, seconds: float) -> None:
         """From asking for something to be put into the feed until it was read back."""
 
+    def feed_turn(self, why: str) -> None:
+        """The feed is asked to take or stamp something (`request`), for `proof` to somebody, or only for a `beat`.
+
+        Or who it is, before there is a `link`.
+        """
+
     def feed_reset(self, why: str) -> None:
         """The listener began anew: `start`, `identity`, `gap`, `lost`, `fault`."""
 
@@ -35,7 +46,7 @@ class Counts(Protocol):
         """The link to the server broke."""
 
     def stamps_anew(self, count: int) -> None:
-        """Messages of this node were told under a later timestamp than they are stored with."""
+        """Messages that this node had to tell came too late for their timestamps, and were given later ones."""
 
     def settling_wait(self) -> None:
         """A reader by timestamp waits until it is settled."""
@@ -46,11 +57,12 @@ class Conversation:
 
     following: Following  # from `begin` on
 
-    def __init__(self, generation: int, floor: Floor, counts: Counts, bounds: Bounds) -> None:
+    def __init__(self, generation: int, times: Times, counts: Counts, bounds: Bounds) -> None:
         self._generation = generation
+        self._times = times
         self._counts = counts
         self._bounds = bounds
-        self.floor = FloorKeeper(floor, bounds, self.wake_up)
+        self.floor = FloorKeeper(times, bounds, self.wake_up)
         self.fresh = Freshness(bounds.fresh_s, counts.feed_lag)
         self.outbox = Outbox(bounds)
         self.settling = Settling()
@@ -60,6 +72,7 @@ class Conversation:
         self.identity = self._name(secrets.token_hex(8))  # no other's, until there is a feed
         self._wake = asyncio.Event()
         self._beat_at = 0.0
+        self._postdating: set[asyncio.Task[None]] = set()
 
     @property
     def has_begun(self) -> bool:
@@ -88,9 +101,12 @@ class Conversation:
 
     async def find(self, link: Link, found: int = -1) -> Told:
         """The feed as it is; one is begun if there is none. Raises Broken, StoreUnavailable, TimeoutError."""
+        self._counts.feed_turn("link")
         told = await link.ask(self._ask(found), ())
         if not told.id:
-            told = await link.ask(self._ask(await self.floor.read()), ())
+            floor = await self.floor.read()
+            self._counts.feed_turn("link")
+            told = await link.ask(self._ask(floor), ())
         return told
 
     async def attach(self, link: Link) -> None:
@@ -116,6 +132,13 @@ class Conversation:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Let go of what is under way with the store."""
+        for task in self._postdating:
+            task.cancel()
+        await asyncio.gather(*self._postdating, return_exceptions=True)
+        await self.floor.close()
 
     def part(self) -> None:
         """There is no link."""
@@ -145,8 +168,10 @@ class Conversation:
             load = self.outbox.load()
             ask = self._ask(-1)
             ask.drops, ask.batches, ask.opens = load.drops, load.offers(), [name for name, _ in load.opens]
-            ask.is_beat = at >= self._beat_at or self.fresh.is_asked
+            is_asked = self.fresh.is_asked
+            ask.is_beat = at >= self._beat_at or is_asked
             try:
+                self._counts.feed_turn("request" if ask.batches or ask.opens else "proof" if is_asked else "beat")
                 told = await link.ask(ask, [held.packed for held in load.batches])
                 if told.id != self._id:
                     raise Broken("it is another feed")
@@ -154,7 +179,9 @@ class Conversation:
                 self.outbox.unload(load)
                 raise
             self._take(told, at, is_put=bool(load.batches) or ask.is_beat)
-            self.outbox.settle(load, told)
+            late = self.outbox.settle(load, told)
+            if late is not None:
+                self._postdate(late, dict(told.later))
             self.outbox.applied(self.following.place.number)
             if self.outbox.has_more:
                 self.wake_up()
@@ -171,10 +198,32 @@ class Conversation:
         if is_put:
             self._beat_at = at + self._bounds.beat_s
             self.fresh.put(Place(told.last, told.beats), at)
-        if told.anew:
-            log.warning("told under later timestamps than stored: %s messages", told.anew)
-            self._counts.stamps_anew(told.anew)
         self.floor.see(told.now, told.floor)
+
+    def _postdate(self, held: Held, later: Mapping[int, int]) -> None:
+        """Give messages of a batch later timestamps, in the store first: who reads there must not miss them either."""
+        log.warning("messages that come too late for their timestamps are given later ones: %s", len(later))
+        self._counts.stamps_anew(len(later))
+        changes = [_at(change, later.get(index)) for index, change in enumerate(held.told.changes)]
+        held.told = Batch(0, 0, tuple(changes))
+        posts = [change for index, change in enumerate(changes) if index in later and isinstance(change, Posted)]
+        task = asyncio.create_task(self._keep_and_offer(held, posts))
+        self._postdating.add(task)
+        task.add_done_callback(self._postdating.discard)
+
+    async def _keep_and_offer(self, held: Held, posts: Sequence[Posted]) -> None:
+        while True:
+            try:
+                await self._times.postdate(posts)
+                break
+            except TidingsError as error:
+                log.warning("later timestamps can't be stored yet: %s", error)
+            except Exception:  # a fault of ours: rather told than kept back for ever
+                log.exception("later timestamps can't be stored")
+                break
+            await asyncio.sleep(random.uniform(0, self._bounds.backoff_s))  # noqa: S311 - to be apart
+        self.outbox.offer_again(held)
+        self.wake_up()
 
     async def _follow(self, link: Link) -> None:
         while True:
@@ -208,3 +257,10 @@ class Conversation:
         """A feed's identity, as a cursor keeps it: 64 bits with a sign. It is odd, and a run of SQLite's is not."""
         digest = blake2b(f"{feed}:{self._generation}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True) | 1
+
+
+def _at(change: Change, timestamp: int | None) -> Change:
+    """A change, but its message at this time, if one is given."""
+    if timestamp is None or not isinstance(change, Posted):
+        return change
+    return replace(change, message=replace(change.message, timestamp=str(timestamp)))

@@ -11,7 +11,22 @@ from typing import Any, TypeVar
 
 from tidings.config import Settings
 from tidings.errors import StartError, StoreUnavailable, Unavailable
-from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
+from tidings.model import (
+    Batch,
+    Draft,
+    Found,
+    Group,
+    Head,
+    Key,
+    Message,
+    Posted,
+    Profile,
+    Start,
+    User,
+    Written,
+    own,
+    room,
+)
 from tidings.stamps import Stamps
 from tidings.store import RemoteMeter, Settle
 from tidings.store.dynamodb import items
@@ -19,9 +34,10 @@ from tidings.store.dynamodb.address import Address, address_of
 from tidings.store.dynamodb.announcing import HasTold, Publish
 from tidings.store.dynamodb.changes import Changes, Limits
 from tidings.store.dynamodb.driver import Driver, Item, Unmet, connected, is_unknown, reason
-from tidings.store.dynamodb.gate import IMPORTING, Gate, now
+from tidings.store.dynamodb.gate import IMPORTING, TOLD, Gate, now
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes, mailboxes_of
+from tidings.store.dynamodb.late import Late
 from tidings.store.dynamodb.mailboxes import Mailboxes
 from tidings.store.dynamodb.people import People
 from tidings.store.dynamodb.retention import Ends, Retention, check_retention, find_retention
@@ -36,7 +52,7 @@ _START_S = 10.0
 
 
 class DynamoStore:
-    """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
+    """See `tidings.store` for what every method promises; it keeps the `Times` of the feed's stamps, too."""
 
     def __init__(
         self,
@@ -60,6 +76,7 @@ class DynamoStore:
         ends = Ends(driver, messages, retention)
         self.forgets = retention is not None
         self._boxes = Mailboxes(driver, messages, retention, ends)
+        self._late = Late(driver, messages)
         keys = Keys(driver, self._table, settings.news_kept_s)
         self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
         self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter, self._gate)
@@ -87,6 +104,7 @@ class DynamoStore:
             check_retention(retention, settings.retention_days)
             store = cls(driver, address, items.plain(state, "value"), retention, settings, meter)
             store._gate.begin(state, since)
+            store._sender.announcer.told_up_to = items.plain(state, TOLD)
             store._stack = stack.pop_all()
         return store
 
@@ -194,7 +212,9 @@ class DynamoStore:
 
     async def floor(self) -> int:
         due = self._loop.time() + self._settings.read_wait_s
-        return items.plain(await self._people.find(items.own_key("floor"), due), "value")
+        request = {"TableName": self._table, "Key": items.own_key("floor"), "ConsistentRead": True}
+        answer = await self._driver.of_itself("get_item", "read", due, **request)
+        return items.plain(answer.get("Item"), "value")
 
     async def raise_floor(self, to: int) -> None:
         request: dict[str, Any] = {
@@ -206,9 +226,13 @@ class DynamoStore:
             "ExpressionAttributeValues": {":to": items.number(to)},
         }
         try:
-            await self._driver.write("update_item", self._loop.time() + self._settings.write_wait_s, **request)
+            due = self._loop.time() + self._settings.write_wait_s
+            await self._driver.of_itself("update_item", "write", due, **request)
         except Unmet:
             return  # it is higher
+
+    async def postdate(self, posts: Sequence[Posted]) -> None:
+        await self._late.postdate(posts)
 
     async def close(self) -> None:
         await self._lanes.close()

@@ -109,6 +109,10 @@ class Driver:
         """
         return await self._call(operation, "write", due, patience, request)
 
+    async def of_itself(self, operation: str, kind: str, due: float, **request: Any) -> dict[str, Any]:
+        """The same of a `kind`, read or write, for what a node asks while no request is behind it: counted apart."""
+        return await self._call(operation, kind, due, due, request, is_own=True)
+
     async def ask(self, operation: str, **request: Any) -> dict[str, Any]:
         """Call any operation once. Raises botocore's ClientError."""
         answer: dict[str, Any] = await getattr(self._client, operation)(**request)
@@ -116,11 +120,11 @@ class Driver:
         return answer
 
     async def _call(
-        self, operation: str, kind: str, due: float, patience: float, request: dict[str, Any]
+        self, operation: str, kind: str, due: float, patience: float, request: dict[str, Any], *, is_own: bool = False
     ) -> dict[str, Any]:
         call, pause_s, is_sure = getattr(self._client, operation), _PAUSE_S, True
         while True:
-            self._meter.operation(operation)
+            self._meter.operation(operation, is_own)
             try:
                 async with asyncio.timeout_at(due):
                     answer: dict[str, Any] = await call(**request, ReturnConsumedCapacity="TOTAL")

@@ -22,7 +22,8 @@ LOOK_S = 2.0
 TRUST_S = 6.0
 CLOSING_S = TRUST_S + 1.0
 
-CLOSED, IMPORTING, IMPORTED = "closed", "importing", "imported"  # of the item that has the generation
+# Of the item that has the generation; TOLD: messages up to this time were told where they came from.
+CLOSED, IMPORTING, IMPORTED, TOLD = "closed", "importing", "imported", "told"
 
 # It counts the time that the machine was suspended; where there is none such, the monotonic one does.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -76,7 +77,7 @@ class Gate:
             due = asyncio.get_running_loop().time() + LOOK_S
             request = {"TableName": self._table, "Key": items.own_key("generation"), "ConsistentRead": True}
             with contextlib.suppress(TidingsError):  # what is not seen is not believed for long
-                self._see((await self._driver.read("get_item", due, **request)).get("Item"), since)
+                self._see((await self._driver.of_itself("get_item", "read", due, **request)).get("Item"), since)
 
     def _see(self, item: Item | None, since: float) -> None:
         was_open, self._is_open = self._is_open, is_open(item, self._generation)

@@ -22,7 +22,7 @@ from tidings.store.dynamodb.address import Address, address_of
 from tidings.store.dynamodb.closing import find_state
 from tidings.store.dynamodb.driver import Driver, Item, Unmet
 from tidings.store.dynamodb.dump import KEPT_MS, RUN, scan, told
-from tidings.store.dynamodb.gate import CLOSED, IMPORTED, IMPORTING
+from tidings.store.dynamodb.gate import CLOSED, IMPORTED, IMPORTING, TOLD
 from tidings.store.dynamodb.mailboxes import together
 from tidings.store.dynamodb.outside import LONG_S, at
 from tidings.store.dynamodb.tables import EXPIRES, directory_of, messages_of
@@ -203,7 +203,7 @@ class _Filling:
                 sorting.close()
 
     async def finish(self) -> None:
-        """Raise the clock's floor, and let there be a history."""
+        """Raise the clock's floor, and let there be a history, all of which was told before it came here."""
         floor: dict[str, Any] = {
             "Key": items.own_key("floor"),
             "UpdateExpression": "SET #value = :to",
@@ -213,9 +213,14 @@ class _Filling:
         }
         with suppress(Unmet):  # it is higher
             await self._driver.write("update_item", self._due(), TableName=self._directory, **floor)
-        names = {"#value": "value", "#imported": IMPORTED, "#importing": IMPORTING, "#filled": "filled"}
-        values = {":value": items.number(self._export.head.generation), ":export": items.text(self._export.head.export)}
-        await self._ours("SET #value = :value, #imported = :export REMOVE #importing, #session, #filled", names, values)
+        names = {"#value": "value", "#imported": IMPORTED, "#told": TOLD, "#importing": IMPORTING, "#filled": "filled"}
+        values = {
+            ":value": items.number(self._export.head.generation),
+            ":export": items.text(self._export.head.export),
+            ":clock": items.number(self._export.end.clock),
+        }
+        change = "SET #value = :value, #imported = :export, #told = :clock REMOVE #importing, #session, #filled"
+        await self._ours(change, names, values)
 
     async def _ours(self, change: str, names: dict[str, str], values: Item) -> None:
         """Change the store's word of itself, if it is still ours."""

@@ -115,7 +115,7 @@ class Sender:
     def remember(self, mailbox: str, head: Head) -> None:
         """Take it for the next guess, if it is further on."""
         held = self.heads.use(mailbox)
-        if held is None or held.seq < head.seq:
+        if held is None or (held.seq, held.timestamp) < (head.seq, head.timestamp):
             self.heads.put(mailbox, head)
 
 
@@ -230,8 +230,8 @@ class _Together:
 
     async def _repeat(self, job: Job, seq: int) -> None:
         """Its message is there: give that, and the news of it again, since it may be untold."""
-        posted = items.posted(await self._sender.boxes.item(job.mailbox, seq, self._due), job.mailbox)
-        self._tell(job, self._sender.gate.doubt() or _written(posted))
+        written = await self._sender.announcer.again(job.mailbox, seq, self._due)
+        self._tell(job, self._sender.gate.doubt() or written)
 
     async def _stamp(self, job: Job) -> None:
         try:
@@ -278,9 +278,10 @@ class _Together:
     async def _stored(self, posts: Sequence[Posted]) -> None:
         """All of them: let each caller tell its own, in order, and tell those that are awaited no longer."""
         announcer = self._sender.announcer
-        for mailbox, head in {box: self._heads[box] for job in self._left for box in job.mailboxes}.items():
+        behind = {box: self._heads[box] for job in self._left for box in job.mailboxes}
+        for mailbox, head in behind.items():
             self._sender.ends.succeeded(mailbox, head)
-        await announcer.tell_behind({job.mailbox: self._heads[job.mailbox] for job in self._left}, self._due)
+        await announcer.tell_behind(behind, self._due)
         for job, post in zip(self._left[:], posts, strict=True):
             del self._stamps[post.message.message_id]
             head = Head(post.message.seq, int(post.message.timestamp))

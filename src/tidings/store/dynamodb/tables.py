@@ -9,7 +9,7 @@
 | `u#USER` | `group#GROUP` | a stay: `title` (the group's), `stay` (its key), `joined`; left: no `member_of` |
 | `g#GROUP` | `profile` | `title` (name); how many `members` |
 | `k#NAME` | `key` | an idempotency key: `content`, and `base` (a send's) or `answer`; `ts` (ms), `expires` (s) |
-| `store` | `generation` | `value`: which history this is; `closed`, `importing`, `imported`: of which export it is so |
+| `store` | `generation` | `value`: which history this is; `closed`, `importing`, `imported`, `told` (gate.py) |
 | `store` | `floor` | `value`: the floor under the clock, in Unix ms |
 | `store` | `retention` | `value`: for how many days messages are kept; 0: for ever again |
 | `store` | `run#N` | a start of a server, when the store was on SQLite: `id`, `first`, `last` |
