@@ -4,7 +4,7 @@
 # make check   format, lint, types and all tests: what a change must pass
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
 # make foreign the clients that others wrote, by npm, without which some tests are skipped
-# make standin a server of DynamoDB's API, by pip, likewise
+# make standin servers of DynamoDB's API, by pip, likewise
 # make cluster three nodes and a balancer over them, to try; ARGS="--port 9000 --nodes 2", STORE=dynamodb://..., FEED=redis://...
 # make pins    bring every pinned version up to date
 

@@ -29,7 +29,7 @@ from tidings.routes import ROUTES
 
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "tidings"
-KNOWN = re.compile(r"python -m (tidings\.history FILE$|bench\b)|\. \.venv/bin/activate$")
+KNOWN = re.compile(r"python -m (tidings\.history FILE$|bench\b|tests\.standin\.probes http)|\. \.venv/bin/activate$")
 SVG = "{http://www.w3.org/2000/svg}"
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # SHA-256 of apache.org's own text
 
