@@ -3,6 +3,7 @@
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in under a minute, with more noise
+#              (those of many nodes where there is a redis-server, and what make standin installs)
 # make foreign the clients that others wrote, by npm, without which some tests are skipped
 # make standin servers of DynamoDB's API, by pip, likewise
 # make cluster three nodes and a balancer over them, to try; ARGS="--port 9000 --nodes 2", STORE=dynamodb://..., FEED=redis://...

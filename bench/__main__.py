@@ -2,9 +2,11 @@
 
 import argparse
 import http.client
+import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -12,7 +14,7 @@ from rich.console import Console
 
 from bench import machine
 from bench.findings import Fall, falls
-from bench.processes import Cores, Failed, Load, two_cores
+from bench.processes import Cores, Failed, Lacking, Load, two_cores
 from bench.report import (
     BASELINE,
     RESULTS,
@@ -49,6 +51,12 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--baseline", action="store_true", help=f"keep the ratios in bench/{BASELINE.name}")
     parser.add_argument("--markdown", action="store_true", help="print the last run as Markdown, and measure nothing")
     parser.add_argument("--data", type=Path, help="where the stores are put for the time; the disk counts")
+    parser.add_argument(
+        "--dynamodb",
+        metavar="URL",
+        default=os.environ.get("TIDINGS_TEST_DYNAMODB", ""),
+        help="a server of DynamoDB's API for the scenes of nodes, in place of that of make standin",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where runs are kept")
     chosen = parser.parse_args(arguments)
     if chosen.baseline and (chosen.only or chosen.quick):
@@ -61,7 +69,7 @@ def main() -> int:
     chosen = options()
     if chosen.list:
         for name, scene in SCENES.items():
-            print(f"{name:<10}{scene.title}")
+            print(f"{name:<14}{scene.title}")
         return 0
     pace = QUICK if chosen.quick else FULL
     try:
@@ -69,7 +77,7 @@ def main() -> int:
             return _print_last(pace, chosen.results)
         earlier = _earlier(chosen.against, pace, chosen.results)
         cores = two_cores()
-        record = _run(pace, chosen.only or list(SCENES), cores, chosen.data)
+        record = _run(pace, chosen.only or list(SCENES), cores, chosen.data, chosen.dynamodb)
     except (Failed, Unreadable) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
@@ -78,7 +86,7 @@ def main() -> int:
     path = chosen.results / time.strftime("%Y%m%d-%H%M%S.json", time.gmtime())
     write(record, path)
     fallen = show(record, earlier, path)
-    if chosen.baseline and not record.failed:  # what a scene lacks would never be compared again
+    if chosen.baseline and not record.failed and not record.skipped:  # what it lacks would never be compared again
         write_baseline(record)
     return exit_code(record, fallen, strict=chosen.strict)
 
@@ -110,8 +118,8 @@ def _earlier(against: Path | None, pace: Pace, results: Path) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Record:
-    """Play scenes; one that fails is told, and the others go on."""
+def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None, dynamodb: str) -> Record:
+    """Play scenes; one that fails, or for which something is not there, is told, and the others go on."""
     about = machine.describe()
     record = Record(pace.name, about, [], {})
     began = time.monotonic()
@@ -125,12 +133,16 @@ def _run(pace: Pace, names: list[str], cores: Cores, data: Path | None) -> Recor
         tempfile.TemporaryDirectory(prefix="tidings-bench-", dir=data) as room,
         Load(cores.load) as load,
         Talk(console) as talk,
+        ExitStack() as held,
     ):
-        stage = Stage(cores, pace, load, talk, Path(room))
+        stage = Stage(cores, pace, load, talk, Path(room), held, dynamodb)
         for number, name in enumerate(names, 1):
             talk.scene(f"{number} of {len(names)}, {name}", SCENES[name].title)
             try:
                 record.findings = [*record.findings, *SCENES[name].play(stage)]
+            except Lacking as lacking:
+                talk.say(f"skipped: {lacking}")
+                record.skipped = {**record.skipped, name: str(lacking)}
             except UNMEASURED as error:
                 reason = str(error) or type(error).__name__
                 talk.say(f"failed: {reason}")

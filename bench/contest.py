@@ -118,12 +118,12 @@ def alternate(stage: Stage, sides: Sequence[Side]) -> None:
             )
 
 
-def by_rate(scene: str, ours: Side, other: Side, **more: Any) -> Finding:
+def by_rate(scene: str, ours: Side, other: Side, other_name: str = "bare", **more: Any) -> Finding:
     """Ours to the other's in answers a second."""
     rounds = [mine / theirs for mine, theirs in zip(ours.rates, other.rates, strict=True)]
     beside = (
-        f"{ours.rate:,.0f}/s, bare {other.rate:,.0f}/s; {ours.cpu_us:.1f} us CPU, bare {other.cpu_us:.1f};"
-        f" p50 {ours.p50_ms:.2f} ms, p99 {ours.p99_ms:.2f}"
+        f"{ours.rate:,.0f}/s, {other_name} {other.rate:,.0f}/s;"
+        f" {ours.cpu_us:.1f} us CPU, {other_name} {other.cpu_us:.1f}; p50 {ours.p50_ms:.2f} ms, p99 {ours.p99_ms:.2f}"
     )
     facts = {"ours": ours.facts, "other": other.facts}
     return ratio(scene, ours.name, rounds, beside=beside, facts=facts, **more)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -26,19 +27,27 @@ class Failed(Exception):
     """A scene can't go on; the text says why."""
 
 
+class Lacking(Exception):
+    """A scene is left out; the text says what the machine has not."""
+
+
 class Cores(msgspec.Struct, frozen=True):
     """Which core is whose."""
 
     server: int
     load: int
+    backends: int
 
 
 def two_cores() -> Cores:
-    """The first core for the server, the last for the load. Raises Failed if there is only one."""
+    """The first core for the server, the last for the load, the second for what nodes share, if it is another one.
+
+    Raises Failed if there is only one.
+    """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise Failed("a bench takes two cores: one for the server, one for the load")
-    return Cores(cores[0], cores[-1])
+    return Cores(cores[0], cores[-1], cores[1])
 
 
 @contextmanager
@@ -127,6 +136,15 @@ class Server:
         for pid in self.pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Within, it is there and does nothing (SIGSTOP)."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def end(self) -> None:
         """SIGTERM, and wait. Raises Failed if it does not end well, or had ended before."""
         if self._process.poll() is not None:
@@ -180,7 +198,11 @@ def serving(core: int | None, command: Sequence[str]) -> Iterator[Server]:
 
 def tidings(core: int | None, data: Path, *flags: str) -> AbstractContextManager[Server]:
     """A Tidings server with its data in a directory."""
-    store = f"sqlite:///{data.absolute()}/tidings.db"
+    return tidings_on(core, f"sqlite:///{data.absolute()}/tidings.db", *flags)
+
+
+def tidings_on(core: int | None, store: str, *flags: str) -> AbstractContextManager[Server]:
+    """A Tidings server on a store."""
     return serving(core, [sys.executable, "-m", "tidings", "serve", "--port", "0", "--store", store, *flags])
 
 
@@ -194,13 +216,13 @@ class Answering:
 
     module = ""
 
-    def __init__(self, core: int) -> None:
+    def __init__(self, core: int | None) -> None:
         with pinned(core):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
 
-    def _ask(self, what: msgspec.Struct, kind: type[T]) -> T:
+    def ask(self, what: msgspec.Struct, kind: type[T]) -> T:
         """Have something done, and what is said of it. Raises Failed if the process ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -229,7 +251,7 @@ class Load(Answering):
 
     def run(self, plan: Plan) -> Measured:
         """Run one round. Raises Failed with what the load complained of."""
-        told = self._ask(plan, Told)
+        told = self.ask(plan, Told)
         if told.measured is None:
             raise Failed(told.wrong)
         return told.measured
@@ -242,7 +264,7 @@ class Audience(Answering):
 
     def play(self, act: Act) -> Heard:
         """Play one act. Raises Failed with what was wrong."""
-        done = self._ask(act, Done)
+        done = self.ask(act, Done)
         if done.wrong:
             raise Failed(done.wrong)
         return done.heard

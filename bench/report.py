@@ -25,6 +25,8 @@ class Unreadable(Exception):
 class Record(msgspec.Struct):
     """One run, as it is kept. `failed` are the scenes that could not be measured, with the reason.
 
+    `skipped` are those for which the machine lacks something, with what that is.
+
     `others` is the part of both cores that went to anything but server and load: the median of all rounds.
     """
 
@@ -34,6 +36,7 @@ class Record(msgspec.Struct):
     failed: Mapping[str, str] = {}
     seconds: float = 0.0
     others: float = 0.0
+    skipped: Mapping[str, str] = {}
 
 
 class Baseline(msgspec.Struct):
@@ -137,6 +140,9 @@ def table(record: Record, before: Mapping[str, float]) -> Table:
     for name, reason in record.failed.items():
         made.add_section()
         made.add_row(Text(f"{name}: not measured"), *[""] * 3, Text("FAILED", "bold red"), "", Text(reason[:160]))
+    for name, reason in record.skipped.items():
+        made.add_section()
+        made.add_row(Text(f"{name}: not measured"), *[""] * 3, Text("skipped", "yellow"), "", Text(reason[:160]))
     return made
 
 
@@ -154,6 +160,7 @@ def markdown(record: Record) -> str:
     for _, name, found, spread, budget, verdict, _, beside in _rows(record, {}):
         lines.append(f"| {name} | {found} | {spread} | {budget} | {verdict} | {beside} |")
     lines += [f"| {name} | not measured | | | FAILED | {reason} |" for name, reason in record.failed.items()]
+    lines += [f"| {name} | not measured | | | skipped | {reason} |" for name, reason in record.skipped.items()]
     return "\n".join(lines)
 
 

@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from bench.backends import Backends, backends
 from bench.load import Measured, Plan, Request
-from bench.processes import Cores, Failed, Load, Server, bare, pinned, tidings
+from bench.processes import Cores, Failed, Lacking, Load, Server, bare, pinned, tidings, tidings_on
 from bench.seed import Story
 from bench.talk import Talk
 
@@ -28,12 +29,16 @@ class Pace:
     starts: int
     idle_s: float
     go_build_s: float
+    appending_s: float
+    calls: int  # one after the other, in a round of sends to a node
+    told: int  # changes in a round, as many as a feed takes
+    crowd: int  # users in a node's directory
 
 
 # Many short rounds, because on a shared machine noise comes and goes within seconds.
-FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 5, 15.0, 180.0)
+FULL = Pace("full", 9, 1.0, 0.2, 1_000_000, 200_000, 5, 5, 15.0, 180.0, 3.0, 100, 20_000, 1_000_000)
 # Under a minute in all. So many messages are stored that a reader who holds all of them is over the budget.
-QUICK = Pace("quick", 3, 0.15, 0.03, 200_000, 5_000, 1, 1, 2.0, 15.0)
+QUICK = Pace("quick", 3, 0.15, 0.03, 200_000, 5_000, 1, 1, 2.0, 15.0, 0.7, 10, 5_000, 20_000)
 
 
 @dataclass
@@ -45,8 +50,11 @@ class Stage:
     load: Load
     talk: Talk
     room: Path
+    held: ExitStack  # what is kept for later scenes
+    dynamodb: str = ""  # the URL of a server; "" for one of our own
     others: list[float] = field(default_factory=list)  # the part of both cores that others took, round by round
     _stores: dict[Story, Path] = field(default_factory=dict)
+    _backends: Backends | Lacking | None = None
 
     def tidings(self, data: Path, *flags: str) -> AbstractContextManager[Server]:
         """A Tidings server with its data in a directory."""
@@ -55,6 +63,29 @@ class Stage:
     def tidings_anywhere(self, data: Path, *flags: str) -> AbstractContextManager[Server]:
         """The same on any core, for what is not a contest."""
         return tidings(None, data, *flags)
+
+    def backends(self) -> Backends:
+        """What nodes share; started once a run. Raises Lacking, at each call, if the machine has no such servers."""
+        if self._backends is None:
+            try:
+                self._backends = self.held.enter_context(
+                    backends(self.room / "backends", self.cores.backends, self.dynamodb)
+                )
+            except Lacking as lacking:
+                self._backends = lacking
+        if isinstance(self._backends, Lacking):
+            raise self._backends
+        return self._backends
+
+    def node(self, *flags: str) -> AbstractContextManager[Server]:
+        """A node of a cluster, on the server's core. Raises Lacking."""
+        shared = self.backends()
+        return tidings_on(self.cores.server, shared.store, *shared.flags, *flags)
+
+    def node_anywhere(self, *flags: str) -> AbstractContextManager[Server]:
+        """The same on any core. Raises Lacking."""
+        shared = self.backends()
+        return tidings_on(None, shared.store, *shared.flags, *flags)
 
     def bare(self, kind: str, size: int) -> AbstractContextManager[Server]:
         """A bare ASGI app that answers so many bytes."""

@@ -137,6 +137,27 @@ async def _cursor(client: tidings.Client, reader: str) -> str | None:
     return (await client.read(reader, cursor=page.cursor)).cursor  # that one has a hint
 
 
+def make_users(url: str, count: int) -> list[str]:
+    """The ids of so many new users."""
+    return asyncio.run(_make_users(url, count))
+
+
+async def _make_users(url: str, count: int) -> list[str]:
+    async with tidings.Client(url, connections_max=CALLS) as client:
+        users = await asyncio.gather(*(client.create_user(f"user {n}") for n in range(count)))
+        return [user.user_id for user in users]
+
+
+def poll_all_of(url: str, readers: Sequence[str]) -> None:
+    """Each reader asks for everything, with copies."""
+    asyncio.run(_poll_all_of(url, readers))
+
+
+async def _poll_all_of(url: str, readers: Sequence[str]) -> None:
+    async with tidings.Client(url, connections_max=CALLS) as client:
+        await asyncio.gather(*(client.read(reader, with_sent=True) for reader in readers))
+
+
 class Writers:
     """Senders, each with a receiver of their own, on one server."""
 
@@ -166,10 +187,10 @@ class Writers:
 
     async def _count(self) -> int:
         async with tidings.Client(self._url, connections_max=CALLS) as client:
-            return sum(await asyncio.gather(*(_length(client, receiver) for _, receiver in self._pairs)))
+            return sum(await asyncio.gather(*(length(client, receiver) for _, receiver in self._pairs)))
 
 
-async def _length(client: tidings.Client, receiver: str) -> int:
+async def length(client: tidings.Client, receiver: str) -> int:
     """How many messages a mailbox has. Raises Failed if it has a hole."""
     page = await client.read(receiver, limit=PAGE)
     seqs = [message.seq for message in page.messages]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from bench.findings import Finding
 from bench.scenes.live import live_delivery
 from bench.scenes.memory import users_in_memory
+from bench.scenes.news import applied_changes, feed_lag, full_directory
+from bench.scenes.nodes import busy_mailbox, hot_polls_of_a_node, sends_beside_calls
 from bench.scenes.polls import flat, hot_polls, old_polls, two_workers
 from bench.scenes.reading import long_mailbox
 from bench.scenes.rest import idle, starts
@@ -32,4 +34,10 @@ SCENES = {
     "idle": Scene("what doing nothing costs", idle),
     "live": Scene("open streams: from send to receipt, deliveries, and what idle ones take", live_delivery),
     "memory": Scene("many users polled once: memory, garbage collection", users_in_memory),
+    "nodes-poll": Scene("a node's polls without news, beside a server on SQLite", hot_polls_of_a_node),
+    "nodes-send": Scene("a node's sends, beside their calls to the tables", sends_beside_calls),
+    "nodes-lag": Scene("how soon another node knows", feed_lag),
+    "nodes-apply": Scene("how many changes a node applies", applied_changes),
+    "nodes-append": Scene("one mailbox, written to by two nodes", busy_mailbox),
+    "nodes-memory": Scene("a node's directory, full", full_directory),
 }
