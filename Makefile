@@ -1,11 +1,11 @@
 # make run     serve on http://127.0.0.1:8080 with the data in ./data; settings as TIDINGS_... or ARGS="--port 9000"
-# make venv    only install, into .venv, what that takes
+# make venv    only install, into .venv, what that takes; EXTRAS=aws,redis for the drivers of many nodes, too
 # make test    the tests that take seconds
 # make check   format, lint, types and all tests: what a change must pass
 # make bench   the budgets, as ratios measured on this machine; make bench-quick in about a minute, with more noise
 #              (those of many nodes where there is a redis-server, and what make standin installs)
 # make foreign the clients that others wrote, by npm, without which some tests are skipped
-# make standin a server of DynamoDB's API, by pip, likewise
+# make standin servers of DynamoDB's API, by pip, likewise
 # make cluster three nodes and a balancer over them, to try; ARGS="--port 9000 --nodes 2", STORE=dynamodb://..., FEED=redis://...
 # make pins    bring every pinned version up to date
 
@@ -16,19 +16,22 @@ DEV := $(VENV)/.dev-is-ready
 FOREIGN := tests/foreign/node_modules/.is-ready
 STANDIN := build/standin/.is-ready
 ARGS ?=
-# Of make cluster; given behind it, not taken from the environment, where they may mean something else.
+# Given behind make, not taken from the environment, where they may mean something else; the latter two of make cluster.
+EXTRAS :=
 STORE :=
 FEED :=
+comma := ,
+DRIVERS := $(addprefix $(VENV)/.has-,$(subst $(comma), ,$(EXTRAS)))
 # Tests mostly wait for servers, so one more at a time than there are cores; JOBS=0 runs them in one process.
 JOBS ?= $(shell expr $$(nproc) + 1)
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: run venv test test-slow lint types check bench bench-quick foreign standin cluster pins clean
 
-run: $(RUN)
+run: $(RUN) $(DRIVERS)
 	@exec $(VENV)/bin/tidings serve $(ARGS)
 
-venv: $(RUN)
+venv: $(RUN) $(DRIVERS)
 
 test: $(DEV)
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -58,6 +61,11 @@ $(RUN): requirements.txt pyproject.toml | $(PY)
 	@echo "Installing what Tidings needs, once ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# The versions are those of the tests. (pip only warns of an extra that there is not.)
+$(VENV)/.has-aws $(VENV)/.has-redis: $(VENV)/.has-%: requirements-dev.txt $(RUN)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements-dev.txt -e '.[$*]'
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUN)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from tests.standin import endpoint
+from tests.standin import endpoint, moto
 from tidings.board import Board
 from tidings.config import Settings
 from tidings.model import Draft, Found, Group, Key, Message, Start, User, mint
@@ -199,11 +199,11 @@ class LocalStamps:
 class DynamoPlace:
     """Two tables of their own on a server that may have others."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, server: Callable[[], str] = endpoint) -> None:
         self.meter = Counting()
         self.stamps = LocalStamps()
         self.prefix = f"t-{secrets.token_hex(6)}"
-        self.url = f"dynamodb://eu-central-1/{self.prefix}?endpoint={endpoint()}"
+        self.url = f"dynamodb://eu-central-1/{self.prefix}?endpoint={server()}"
         self._is_made = False
         self._opened: list[DynamoStore] = []
 
@@ -242,6 +242,7 @@ async def forget(address: Address) -> None:
 
 LOGGED: dict[str, Callable[[Path], Place]] = {"sqlite": SqlitePlace}
 PLACES: dict[str, Callable[[Path], Place]] = {**LOGGED, "dynamodb": DynamoPlace}
+WRITTEN: dict[str, Callable[[Path], Place]] = {**PLACES, "moto": lambda directory: DynamoPlace(directory, moto)}
 
 
 async def sign_up(store: Store, name: str) -> str:

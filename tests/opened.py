@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends import LOGGED, PLACES, LoggedPlace, Place, sign_up
+from tests.backends import LOGGED, PLACES, WRITTEN, LoggedPlace, Place, sign_up
 from tests.nodes import NEVER_S, Served, join, memory_of, served
 from tests.redis_nodes import Cluster
 from tests.wires import LocalWires, RedisWires, Wires
@@ -20,16 +20,17 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test runs on every store; one marked `logged`, on those that keep their own news."""
+    """Each test runs on every store; marked `logged`, on those that keep their own news; `written`, on moto, too."""
     if "place" in metafunc.fixturenames:
-        is_logged = metafunc.definition.get_closest_marker("logged") is not None
-        metafunc.parametrize("place", LOGGED if is_logged else PLACES, indirect=True)
+        marked = {"logged": LOGGED, "written": WRITTEN}
+        places = next((marked[m.name] for m in metafunc.definition.iter_markers() if m.name in marked), PLACES)
+        metafunc.parametrize("place", places, indirect=True)
 
 
 @pytest.fixture
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """An empty place for a store, of every kind."""
-    made = PLACES[request.param](tmp_path)
+    made = WRITTEN[request.param](tmp_path)
     yield made
     await made.close()
 

@@ -29,7 +29,7 @@ from tidings.routes import ROUTES
 
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "tidings"
-KNOWN = re.compile(r"python -m (tidings\.history FILE$|bench\b)|\. \.venv/bin/activate$")
+KNOWN = re.compile(r"python -m (tidings\.history FILE$|bench\b|tests\.standin\.probes http)|\. \.venv/bin/activate$")
 SVG = "{http://www.w3.org/2000/svg}"
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # SHA-256 of apache.org's own text
 
@@ -82,7 +82,7 @@ def test_commands_for_the_project_are_there(page: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     settings = {field.name for field in fields(Settings)}
     for line in _commands(page):
-        of_make = r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: (?:STORE|FEED)=\S+)*(?: ARGS="([^"]*)")?'
+        of_make = r'((?:TIDINGS_\w+=\S+ )*)make ([a-z-]+)(?: (?:EXTRAS|STORE|FEED)=\S+)*(?: ARGS="([^"]*)")?'
         made = re.fullmatch(of_make, line)
         assert made or KNOWN.match(line), f"{page}: what is {line!r}?"
         if made:

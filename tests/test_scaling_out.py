@@ -1,6 +1,7 @@
 """docs/scaling-out.md keeps its word: what it shows to be pasted is taken, and is enough; what it names is there."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.cluster import Nodes, tables
 from tests.clustered import Clustered, skip_without_programs
 from tests.pages import ROOT, codes, fences
 from tests.redis_server import RedisServer
-from tests.server import ServerProcess, until
+from tests.server import ServerProcess, StartFailed, until
 from tidings.cli.flags import check_variables
 from tidings.config import Settings
 from tools.cluster import parts
@@ -33,6 +34,43 @@ def redis_flags(*, with_replicas: bool) -> list[str]:
     lines = [line.split() for line in FILES["redis.conf"].splitlines()]
     asked = [line for line in lines if with_replicas or not line[0].startswith(FOR_REPLICAS)]
     return [word for name, value in asked for word in (f"--{name}", value.strip('"'))]
+
+
+def drivers() -> str:
+    """The page's command that installs them."""
+    (command,) = (block.text.strip() for block in fences(PAGE) if "EXTRAS=" in block.text)
+    return command
+
+
+@pytest.mark.slow
+def test_what_installs_the_drivers_does(tmp_path: Path) -> None:
+    """The page's command makes an environment with all that a node takes, in the versions of the tests alone."""
+    place = tmp_path / "venv"
+    command = [*drivers().split(), f"VENV={place}"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    subprocess.run(command, cwd=ROOT, env=clean, timeout=600, check=True)
+    python = str(place / "bin" / "python")
+    subprocess.run([python, "-c", "import tidings.store.dynamodb, tidings.feed.redis, hiredis"], timeout=60, check=True)
+    subprocess.run([python, "-m", "pip", "check", "--disable-pip-version-check"], timeout=60, check=True)
+    freezing = [python, "-m", "pip", "freeze", "--exclude", "tidings", "--disable-pip-version-check"]
+    frozen = subprocess.run(freezing, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    assert {*frozen} < {*(ROOT / "requirements-dev.txt").read_text().split()}
+    assert {*(ROOT / "requirements.txt").read_text().split()} < {*frozen}
+    again = subprocess.run([*command, "--question"], cwd=ROOT, env=clean, timeout=60, check=False)
+    assert again.returncode == 0, "there is nothing left to do"
+
+
+@pytest.mark.parametrize("driver", ["aiobotocore", "redis"])
+def test_a_node_without_its_drivers_says_how_to_get_them(tmp_path: Path, driver: str) -> None:
+    """Where one is not installed, a node does not start, and names the page's command in one line."""
+    lacking = tmp_path / "lacking" / driver
+    lacking.mkdir(parents=True)
+    (lacking / "__init__.py").write_text("raise ImportError")
+    flags = ("--store", "dynamodb://eu-central-1/tidings", "--feed", "redis://127.0.0.1:1/0")
+    with pytest.raises(StartFailed) as failed:
+        ServerProcess.start(tmp_path, *flags, env={"PYTHONPATH": str(lacking.parent)})
+    assert drivers() in failed.value.stderr
+    assert failed.value.stderr.count("\n") == 1, failed.value.stderr
 
 
 def test_the_balancer_shown_is_the_one_that_is_run(tmp_path: Path) -> None:

@@ -69,16 +69,18 @@ def test_a_new_worker_takes_what_the_old_one_lost(pair: ServerProcess) -> None:
         until(lambda: len(pair.worker_pids()) == 2)
         lost = [wire for wire in wires if is_closed(wire)]
         assert lost
-        until(lambda: grows(pair, stack, other))
-        asked(pair, stack, 60)
+        until(lambda: serves(pair, other))
+        for _ in range(3):  # of one crowd, who is not scheduled in time takes less than its share
+            asked(pair, stack, 60)
         counts = dict(zip(pair.worker_pids(), held(pair), strict=True))
-        assert counts.pop(other) < 2 * sum(counts.values())
+        assert counts.pop(other) < 1.5 * sum(counts.values())
 
 
-def grows(server: ServerProcess, stack: ExitStack, other: int) -> bool:
-    """Whether the new worker serves by now: it takes one more connection."""
-    asked(server, stack, 1)
-    return any(count for pid, count in zip(server.worker_pids(), held(server), strict=True) if pid != other)
+def serves(server: ServerProcess, other: int) -> bool:
+    """Whether the new worker serves by now: it takes a connection, which is not kept; the other would hold them all."""
+    with ExitStack() as stack:
+        asked(server, stack, 1)
+        return any(count for pid, count in zip(server.worker_pids(), held(server), strict=True) if pid != other)
 
 
 def is_closed(wire: socket.socket) -> bool:

@@ -109,21 +109,17 @@ def test_what_a_slow_reader_took_is_given_back(tmp_path: Path, transport: str) -
         for n in range(MANY):
             api.private(ann, eve, f"{n} {TEXT}")
         own = held_by(server, server.pid)
-        before, seen, after = memory(server.pid), [0], []
-
-        def all_cut() -> bool:
-            seen.append(memory(server.pid) - before)
-            return api.counted("tidings_streams") == 0
-
+        before, most = memory(server.pid), list[int]()
         for _ in range(ROUNDS):
             with ExitStack() as stack:
                 for _ in range(READERS):
                     stack.enter_context(closing(stalled(server.url, transport, eve, cursor)))
-                until(all_cut)
+                until(lambda: api.counted("tidings_streams") == 0)
                 until(lambda: held_by(server, server.pid) <= own)
-            after.append(memory(server.pid) - before)
-        assert READERS * 200_000 < max(seen) < READERS * QUEUE, f"{max(seen):,} bytes"  # something was kept for them
-        assert after[-1] - after[0] < max(seen) / 2, f"{after} of {max(seen):,} bytes"
+            most.append(memory(server.pid, "VmHWM") - before)
+        assert READERS * 200_000 < most[0] < READERS * QUEUE, f"{most} bytes"  # something was kept for them
+        # Not what is resident afterwards: whether malloc returns what was freed depends on what lies behind it.
+        assert most[-1] - most[0] < most[0] / 2, f"{most} bytes"
 
 
 FLOODS: dict[str, bytes] = {

@@ -15,7 +15,7 @@ from tidings.model import NO_HEAD, Group, Posted, Start, User, mint, own, room, 
 from tidings.store import Store
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.written]
 
 EDGES = ["\0", "a\0b", "🜁 日本 ž", "'; DROP TABLE users; --", "\u202e\ufeff", "x" * 16_384, "\U0010ffff" * 4_096]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.backends import DynamoPlace, gather_group, key, mailbox, private, sign_up, to_group
-from tests.standin.between import Between, Talk, clash, hush, hush_and_forget, lose, throttle, times
+from tests.standin.between import Between, Talk, clash, fail, hush, hush_and_forget, lose, throttle, times
 from tidings.errors import Conflict, KeyReused, Refused, StoreUnavailable
 from tidings.model import Group, Key, Message, Posted, Start, User, mint, own, room, sent
 from tidings.store.dynamodb import DynamoStore
@@ -51,6 +51,7 @@ async def test_two_nodes_at_one_mailbox_leave_no_hole(tables: DynamoPlace, is_pr
 LOST: dict[str, Callable[[Talk], None]] = {
     "done, unanswered": hush,
     "done, unanswered, forgotten": hush_and_forget,
+    "done, said to have failed": fail,
     "never arrived": lose,
     "throttled": throttle,
 }
@@ -147,7 +148,7 @@ async def test_an_outcome_that_stays_unknown_is_found_out_by_its_key(
     again = await asyncio.gather(*(there.send(private(ann, bob, "hello"), key("k")) for _ in range(5)))
     (found,) = [m for m in await mailbox(there, own(bob)) if m.sender_id == ann]
     assert {a.value for a in again} == {found}
-    assert found.seq == (2 if fault in (hush, hush_and_forget) else 42)
+    assert found.seq == (2 if fault in (hush, hush_and_forget, fail) else 42)
     (copy,) = await mailbox(there, sent(ann))
     assert copy.message_id == found.message_id
     assert all(a.batch.changes == (Posted(0, own(bob), found, 1),) for a in again)

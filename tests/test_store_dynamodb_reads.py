@@ -143,7 +143,7 @@ async def test_a_hole_that_stays_is_said(tables: DynamoPlace, door: Between) -> 
 
 async def test_the_wait_for_a_turn_is_part_of_the_wait_for_an_answer(tables: DynamoPlace, door: Between) -> None:
     """The store hangs, and one read at a time may ask it: sixty readers are all told so after the time of one."""
-    here = await tables.serve(through=door.url, read_wait_s=0.5, cold_reads_max=1)
+    here = await tables.serve(through=door.url, read_wait_s=0.5, cold_reads_max=1, cold_reads_waiting_max=60)
     never = asyncio.Event()
 
     def hang(talk: Talk) -> None:
@@ -153,6 +153,20 @@ async def test_the_wait_for_a_turn_is_part_of_the_wait_for_an_answer(tables: Dyn
     async with asyncio.timeout(DEADLINE_S):  # sixty times half a second would be longer
         told = await asyncio.gather(*(here.find_profile("ann") for _ in range(60)), return_exceptions=True)
     assert [type(error) for error in told] == [StoreUnavailable] * 60
+    never.set()
+
+
+async def test_no_more_reads_wait_than_the_store_answers_in_a_second(tables: DynamoPlace, door: Between) -> None:
+    """The store hangs: unless set otherwise, 25 wait for the one that is read, and whoever comes then is refused."""
+    here = await tables.serve(through=door.url, read_wait_s=0.5, cold_reads_max=1)
+    never = asyncio.Event()
+
+    def hang(talk: Talk) -> None:
+        talk.first = never.wait()
+
+    door.fault = hang
+    told = await asyncio.gather(*(here.find_profile("ann") for _ in range(27)), return_exceptions=True)
+    assert [getattr(error, "code", "") for error in told] == ["store_unavailable"] * 26 + ["overloaded"]
     never.set()
 
 

@@ -13,7 +13,7 @@ from tidings.model import Draft, Group, Key, Start, User, Written, mint, own, ro
 from tidings.store import Store
 
 pytest_plugins = "tests.opened"
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.written]
 
 
 class Scene(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tidings.board import Board
 from tidings.config import Settings
+from tidings.errors import no_driver
 from tidings.feed import Feed
 from tidings.feed.local import LocalFeed
 from tidings.feed.wakes import Wakes
@@ -62,8 +63,11 @@ async def _embedded(settings: Settings, metrics: Metrics, worker: Worker | None,
 
 async def _shared(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Backends:
     """Tables and a stream, which other nodes share. Each needs the other: the floor of its clock, and its stamps."""
-    from tidings.feed.redis import RedisFeed  # drivers are imported only when asked for
-    from tidings.store.dynamodb import DynamoStore
+    try:
+        from tidings.feed.redis import RedisFeed  # drivers are imported only when asked for
+        from tidings.store.dynamodb import DynamoStore
+    except ImportError:
+        raise no_driver() from None
 
     counts = SharedMetrics(metrics)
     store = await DynamoStore.open(settings, counts)

@@ -109,12 +109,23 @@ class Settings:
         ),
     ] = 10.0
     read_wait_s: Annotated[
-        float, About("Longest wait for the store to answer a read, in seconds; then the answer is 503.", 0.1, 600)
+        float,
+        About(
+            "Longest that one call waits for all that it reads of the store, in seconds; then the answer is 503.",
+            0.1,
+            600,
+        ),
     ] = 10.0
     cold_reads_max: Annotated[int, About("Reads of the store at a time in one process.", 1, 64)] = 4
     cold_reads_waiting_max: Annotated[
-        int, About("Reads waiting for their turn: at 1 ms a read, a second's worth.", 1, 1_000_000)
-    ] = 1_000
+        int,
+        About(
+            "Reads waiting for their turn. 0 is a second's worth: 1,000 on SQLite, at 1 ms a read; "
+            "on DynamoDB, at 40 ms, 25 for each of the reads at a time.",
+            0,
+            1_000_000,
+        ),
+    ] = 0
 
     tail_window_s: Annotated[
         float,
@@ -203,6 +214,11 @@ class Settings:
     def is_embedded(self) -> bool:
         """Whether the store is a file of this machine, which is its own feed."""
         return self.store.startswith("sqlite:")
+
+    @property
+    def reads_waiting_max(self) -> int:
+        """How many reads may wait for their turn. A call takes several, and `read_wait_s` is for all of them."""
+        return self.cold_reads_waiting_max or (1_000 if self.is_embedded else 25 * self.cold_reads_max)
 
     def _check_places(self) -> None:
         """Raises StartError for a store or feed that can't be meant, or that do not go together."""

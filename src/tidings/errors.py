@@ -185,6 +185,13 @@ def unknown_group(group_id: str) -> Unknown:
     return Unknown("unknown_group", f"There is no group {group_id[:128]!r}.")
 
 
+def no_driver() -> StartError:
+    """The error for what takes a store or feed of many nodes where their drivers are not installed."""
+    return StartError(
+        "the drivers for many nodes are not installed: make venv EXTRAS=aws,redis, or pip install 'tidings[aws,redis]'"
+    )
+
+
 def store_closed() -> Closed:
     """The error for writes to a store that is being moved."""
     text = "The store is being moved and takes no writes; the same call may be taken where it goes on."

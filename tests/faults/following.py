@@ -142,11 +142,14 @@ class Followers:
 
     def finish(self) -> None:
         """The crowd has ended: tell everyone, and wait until they were given that."""
-        recorder, line = self._crowd.recorder, self._crowd.line
         for number in range(1, ENDS + 1):
             for user in self._crowd.users.values():
-                assert recorder.send(line, user, user, f"{END} {number}", True, "").outcome == "ok"
+                until(partial(self._tell, user, f"{END} {number}"), what="the end could not be told")
             until(partial(self._was_given, number), DEADLINE_S, "somebody was not given the end")
+
+    def _tell(self, user: str, text: str) -> bool:
+        sending = self._crowd.recorder.send(self._crowd.line, user, user, text, True, f"{user} {text}")
+        return sending.outcome == "ok"
 
     def _was_given(self, number: int) -> bool:
         return bool(self._crowd.recorder.wrong) or all(follower.ends == number for follower in self.everyone)

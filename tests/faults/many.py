@@ -5,11 +5,11 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +23,8 @@ from tests.faults.doors import Doors
 from tests.faults.mortal import Mortal
 from tests.redis_server import RedisServer
 from tests.server import StartFailed, until
+
+T = TypeVar("T")
 
 PATIENCE_S = 60.0  # for an answer: a poll by timestamp makes four reads and more, each of which may wait for 10 s
 HOT_S = 30.0  # within so long after a fault polls are hot again
@@ -58,8 +60,7 @@ class Many:
             self.doors = self._stack.enter_context(Doors([to_redis, to_store] * 3))
             self._prefix = store.partition("?")[0]
             with ThreadPoolExecutor() as starting:
-                begun = [starting.submit(self._start, number) for number in range(3)]
-            self.nodes = [self._stack.enter_context(node.result()) for node in begun]
+                self.nodes = list(starting.map(self._begin, range(3)))
             self.target = Target(self.urls[0], threading.Event(), self.urls[1:], self._may_hang, PATIENCE_S)
             self.target.up.set()
             until(lambda: all(self._is_ready(url) for url in self.urls))
@@ -146,12 +147,21 @@ class Many:
         """Start a node again that was killed or ended, as often as it takes; `until_hot` waits for it."""
         self._restarts.append(self._restarting.submit(self._restart, self.nodes[number]))
 
+    def _begin(self, number: int) -> Mortal:
+        """Start a node that is ended with all."""
+        node = self._insist(lambda: self._start(number))
+        return self._stack.enter_context(node)
+
     def _restart(self, node: Mortal) -> None:
+        self._insist(node.restart)
+
+    def _insist(self, start: Callable[[], T]) -> T:
+        """Start something, as often as it takes: the node is cut off from its store, or the machine is busy."""
         deadline = time.monotonic() + HOT_S
         while True:
             try:
-                return node.restart()
-            except StartFailed:  # cut off from its store
+                return start()
+            except StartFailed:
                 if time.monotonic() > deadline:
                     raise
 

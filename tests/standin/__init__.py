@@ -5,7 +5,10 @@ TIDINGS_TEST_DYNAMODB names a server that is there already (http://HOST:PORT). O
 - ministack (`make standin`, from PyPI, MIT): one thread, so that each call is atomic.
 - dynoxide (`cargo install dynoxide-rs`, MIT or Apache): over SQLite; knows no point-in-time recovery.
 
-Not moto: its transactions copy whole tables. Not dynalite: it has no transactions.
+Not dynalite: it has no transactions.
+
+Besides, for what is written to the directory and appended to mailboxes, moto (`make standin`, from PyPI, Apache):
+somebody else's reading of the same documents. Its transactions copy whole tables, so it is nothing for many messages.
 """
 
 import atexit
@@ -19,30 +22,57 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from botocore import session
 
 from tests.server import until
 
 INSTALLED = Path(__file__).parent.parent.parent / "build" / "standin" / "bin"
 ENDPOINT = "TIDINGS_TEST_DYNAMODB"
 
+# For each client botocore reads and parses the same megabytes. A server makes one client, its tests make thousands.
+session.create_loader = cache(session.create_loader)
+
 
 @cache
 def endpoint() -> str:
     """The URL of a server that is ready; the test is skipped where there is none."""
     named = os.environ.get(ENDPOINT)
-    os.environ.setdefault("AWS_ACCESS_KEY_ID", "tidings")  # any will do, but for AWS, where somebody set real ones
-    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "tidings")
+    invent_credentials()
     if named:
         return named
-    port = _free_port()
-    ministack = _found("ministack", INSTALLED)
-    if ministack:
-        scope = {"SERVICES": "dynamodb", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
-        return _started([ministack], port, scope)
     dynoxide = _found("dynoxide", Path.home() / ".cargo" / "bin")
-    if dynoxide:
+    if dynoxide and not _found("ministack", INSTALLED):
+        port = _free_port()
         return _started([dynoxide, "--host", "127.0.0.1", "--port", str(port), "--log", "quiet"], port, {})
-    pytest.skip(f"no server of DynamoDB's API: neither ministack (make standin) nor dynoxide is there, nor {ENDPOINT}")
+    return ministack()
+
+
+@cache
+def ministack() -> str:
+    """The URL of ministack, which is ready; the test is skipped where it is not installed."""
+    found = _found("ministack", INSTALLED)
+    if not found:
+        pytest.skip(f"no server of DynamoDB's API: ministack is not there (make standin), nor dynoxide, nor {ENDPOINT}")
+    invent_credentials()
+    port = _free_port()
+    scope = {"SERVICES": "dynamodb", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "LOG_LEVEL": "ERROR"}
+    return _started([found], port, scope)
+
+
+@cache
+def moto() -> str:
+    """The URL of moto's server, which is ready; the test is skipped where it is not installed."""
+    if not (INSTALLED / "moto_server").exists():
+        pytest.skip("moto is not there (make standin)")
+    invent_credentials()
+    port = _free_port()
+    return _started([str(INSTALLED / "python"), str(Path(__file__).with_name("one_by_one.py")), str(port)], port, {})
+
+
+def invent_credentials() -> None:
+    """Have some, if only made up."""
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "tidings")  # any will do, but for AWS, where somebody set real ones
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "tidings")
 
 
 def _found(name: str, where: Path) -> str | None:

@@ -22,7 +22,9 @@ class Talk:
         self.request = request
         self.is_lost = False  # the request never arrives
         self.is_unanswered = False  # it is done, and nobody is told
-        self.refusal: Json | None = None  # what is answered in its place, with a 400
+        self.refusal: Json | None = None  # what is answered in its place
+        self.status = 400  # with that
+        self.is_done = False  # and all the same it is done
         self.change: Callable[[Json], None] = lambda _: None  # of the answer
         self.first: Awaitable[object] | None = None  # what happens before it arrives
 
@@ -65,8 +67,8 @@ class Between:
         self.fault(talk)
         if talk.first is not None:
             await talk.first
-        if talk.refusal is not None:
-            return web.json_response(talk.refusal, status=400, content_type="application/x-amz-json-1.0")
+        if talk.refusal is not None and not talk.is_done:
+            return web.json_response(talk.refusal, status=talk.status, content_type="application/x-amz-json-1.0")
         if not talk.is_lost:
             body = json.dumps(talk.request).encode()
             headers = {
@@ -81,6 +83,8 @@ class Between:
                 request.transport.close()
             await asyncio.sleep(0)
             raise web.HTTPServiceUnavailable
+        if talk.refusal is not None:
+            return web.json_response(talk.refusal, status=talk.status, content_type="application/x-amz-json-1.0")
         if response.status == 200:
             talk.change(answer)
         date = {} if self.ahead_s is None else {"Date": formatdate(time.time() + self.ahead_s, usegmt=True)}
@@ -120,6 +124,12 @@ def clash(talk: Talk) -> None:
     """Another transaction is about the same items."""
     reasons = [{"Code": "TransactionConflict", "Message": "busy"} for _ in talk.request["TransactItems"]]
     talk.refuse("TransactionCanceledException", CancellationReasons=reasons)
+
+
+def fail(talk: Talk) -> None:
+    """It is done, and the server says that it failed."""
+    talk.refuse("InternalServerError")
+    talk.status, talk.is_done = 500, True
 
 
 def hush_and_forget(talk: Talk) -> None:

@@ -132,14 +132,13 @@ def wanted(kind: str, body: bytes, settings: Settings) -> tuple[str, str, str]:
 async def read(call: Call) -> Reply | Stream:
     """Answer a poll: one page if there is a limit, else everything."""
     question, is_page = _question(call)
-    messages = call.services.messages
-    if is_page or question.wait_s:
+    messages, wait = call.services.messages, question.wait_s
+    if is_page:
         polled = messages.poll(question)
-        answer = await call.while_connected(polled, question.wait_s) if question.wait_s else await polled
-        if is_page or not answer.more:
-            return _page(answer)
+        return _page(await call.while_connected(polled, wait) if wait else await polled)
     pages = messages.pages(question)
-    first = await anext(pages)  # before any header goes out, so that what refuses the question gets its status
+    began = anext(pages)  # before any header goes out, so that what refuses the question gets its status
+    first = await call.while_connected(began, wait) if wait else await began
     return Stream(_document(first, pages)) if first.more else _page(first)
 
 

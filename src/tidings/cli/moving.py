@@ -12,7 +12,7 @@ from tidings.cli.exits import FAILED
 from tidings.cli.flags import variable
 from tidings.cli.upkeep import STORE, Json, mb, telling
 from tidings.config import Settings
-from tidings.errors import StartError
+from tidings.errors import no_driver
 
 if TYPE_CHECKING:
     from tidings.store.moving import Exported, Imported
@@ -91,7 +91,7 @@ def _checked(store: str) -> str:
         from tidings.store.dynamodb.address import address_of
         from tidings.store.dynamodb.driver import connected as _  # noqa: F401  # whether what it takes is installed
     except ImportError:
-        raise StartError("DynamoDB's client is not installed: pip install 'tidings[aws]'") from None
+        raise no_driver() from None
     address_of(store)
     return store
 

@@ -15,7 +15,7 @@ import typer
 from tidings.cli.exits import FAILED, WRONG_USE, complain
 from tidings.cli.flags import variable
 from tidings.config import Settings
-from tidings.errors import StartError, UpkeepError
+from tidings.errors import StartError, UpkeepError, no_driver
 
 if TYPE_CHECKING:
     from tidings.store.upkeep import Examination, Prepared, Progress, Step
@@ -199,7 +199,7 @@ def _driver() -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise StartError("DynamoDB's client is not installed: pip install 'tidings[aws]'") from None
+        raise no_driver() from None
 
 
 def _checked(store: str) -> str:

@@ -106,10 +106,11 @@ class Session:
     async def open(self) -> None:
         """Check the question, before anything is written. Raises what a poll raises."""
         self._node.check_open()
-        if self._cursor == NOW:
-            answer = await self._messages.poll(self._question_from(NOW))
-            self._cursor = answer.cursor or ""
-        self._first = await self._begin()
+        async with self._node.in_time():
+            if self._cursor == NOW:
+                answer = await self._messages.poll(self._question_from(NOW))
+                self._cursor = answer.cursor or ""
+            self._first = await self._begin()
 
     async def run(self, outlet: Outlet) -> Ending:
         """Carry on until the stream ends, and say how: `gone` if there is nobody to be told any more."""
@@ -207,8 +208,9 @@ class Session:
         tries = 0
         while self._ending is None and not self._is_live and not self._outlet.is_full:
             try:
-                reading, self._first = self._first or await self._begin(), None
-                is_all = await self._give(reading)
+                async with self._node.in_time():  # nothing runs between its end and what follows
+                    reading, self._first = self._first or await self._begin(), None
+                    is_all = await self._give(reading)
                 tries = 0
             except Unavailable as error:
                 tries += 1

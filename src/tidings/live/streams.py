@@ -13,7 +13,6 @@ from tidings.service import Messages, Node, Question
 from tidings.tail import Subscriber, copy_of
 
 TOGETHER = 0.01  # of a heartbeat, so much early: the process wakes for many at once, not ten times as often
-DOUBTFUL_MAX = 500  # streams that read the store in a second: half of the reads that may wait
 _ENCODED_MAX = 500  # messages kept encoded, at most a commit's: 8 MB if all are as long as may be
 
 
@@ -79,10 +78,13 @@ class Streams:
             self._timer = None
 
     def look_again(self) -> None:
-        """While this node hears no news: have some streams read the store, the others in the next calls, in turn."""
+        """While this node hears no news: have some streams read the store, the others in the next calls, in turn.
+
+        Half of the reads that may wait are theirs, so that polls are answered as well.
+        """
         if not self._node.feed.is_alone:
             return
-        some = list(islice(self._doubtful, DOUBTFUL_MAX))
+        some = list(islice(self._doubtful, max(1, self._node.settings.reads_waiting_max // 2)))
         if not some:
             self._doubtful = iter(self._node.tail.subscribers)
         for subscriber in some:

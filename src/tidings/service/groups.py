@@ -25,13 +25,15 @@ class Groups:
 
     async def show(self, group_id: str, asker_id: str) -> GroupJoined:
         """A group as a member sees it. Raises Unknown, Refused."""
-        membership = await self._membership(group_id, asker_id)
+        async with self._node.in_time():
+            membership = await self._membership(group_id, asker_id)
         return GroupJoined(group_id, membership.group_name, membership.joined_seq)
 
     async def members(self, group_id: str, asker_id: str, after: str, limit: int) -> tuple[list[User], bool]:
         """Members with ids above `after`, in order, and whether there are more. Raises Unknown, Refused."""
-        await self._membership(group_id, asker_id)
-        found = await self._node.store.members(group_id, after, limit + 1)
+        async with self._node.in_time():
+            await self._membership(group_id, asker_id)
+            found = await self._node.store.members(group_id, after, limit + 1)
         return found[:limit], len(found) > limit
 
     async def history(
@@ -41,16 +43,16 @@ class Groups:
 
         Raises Unknown, Refused.
         """
-        await self._node.sight()
-        until = self._node.tail.position  # nothing that comes after the look at the membership
-        await self._membership(group_id, asker_id)
-        mailbox = room(group_id)
-        if before is None:
-            found = await self._node.store.read([Start(mailbox, after or 0)], limit + 1, until)
-            wanted = found[:limit]
-        else:
-            found = await self._node.store.read_before(mailbox, before, limit + 1, until)
-            wanted = found[-limit:]
+        store, mailbox = self._node.store, room(group_id)
+        async with self._node.in_time():
+            await self._node.sight()
+            until = self._node.tail.position  # nothing that comes after the look at the membership
+            await self._membership(group_id, asker_id)
+            if before is None:
+                found = await store.read([Start(mailbox, after or 0)], limit + 1, until)
+            else:
+                found = await store.read_before(mailbox, before, limit + 1, until)
+        wanted = found[:limit] if before is None else found[-limit:]
         return [item.message for item in wanted], len(found) > limit
 
     async def _membership(self, group_id: str, asker_id: str) -> Membership:

@@ -124,30 +124,27 @@ class Messages:
 
     async def poll(self, question: Question) -> Answer:
         """One page, waiting for it if the question says so. Raises Unknown, Malformed, AnotherHistory, Unavailable."""
-        answer = await self._answer(question)
-        if answer.messages or not question.wait_s or question.cursor == NOW:
-            return answer
-        with self.holding(question.user_id):
-            return await self._wait(question)
+        if question.cursor == NOW:
+            return await self._now(question)
+        reading, page = await self._found(question)
+        return _answer(question, reading, page, may_go_on=True)
 
     async def pages(self, question: Question) -> AsyncIterator[Answer]:
         """Everything up to the moment of the call, in pages of at most `limit`, each with membership looked up anew.
 
-        Only the last page has a cursor (none by timestamp).
+        Waits for the first one if the question says so. Only the last page has a cursor (none by timestamp).
         """
         if question.cursor == NOW:
             yield await self._now(question)
             return
-        reading = await self.begin(question)
-        page, more = await self._next(reading, question.limit), True
-        while more:
-            more = page.more
-            is_last = question.timestamp is None and not more
-            yield Answer(page.messages, reading.cursor(more) if is_last else None, more, page.expired)
-            if more:
-                await self.give_way()
+        reading, page = await self._found(question)
+        yield _answer(question, reading, page, may_go_on=not page.more)
+        while page.more:
+            await self.give_way()
+            async with self._node.in_time():
                 await reading.follow()
                 page = await reading.next(question.limit)
+            yield _answer(question, reading, page, may_go_on=not page.more)
 
     async def give_way(self) -> None:
         """Wait between two pages: of all long readings, one goes on in each turn of the event loop.
@@ -157,22 +154,26 @@ class Messages:
         async with self._way:
             await asyncio.sleep(0)
 
-    async def _answer(self, question: Question) -> Answer:
-        if question.cursor == NOW:
-            return await self._now(question)
-        reading = await self.begin(question)
-        page = await self._next(reading, question.limit)
-        cursor = reading.cursor(page.more) if question.timestamp is None else None
-        return Answer(page.messages, cursor, page.more, page.expired)
+    async def _found(self, question: Question) -> tuple[Reading, Page]:
+        """A reading and its first page, which is waited for if it has no news and the question says so."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + question.wait_s
+        async with self._node.in_time():
+            found = await self._look(question)
+        if found[1].messages or loop.time() >= until:
+            return found
+        with self.holding(question.user_id):
+            return await self._wait(question, until)
 
-    async def _next(self, reading: Reading, limit: int) -> Page:
+    async def _look(self, question: Question) -> tuple[Reading, Page]:
         """The first page, by which the poll is counted."""
-        page = await reading.next(limit)
+        reading = await self.begin(question)
+        page = await reading.next(question.limit)
         if page.why_cold:
             self._count_cold(page.why_cold)
         else:
             self._count_hot("tail" if page.messages else "no_news")
-        return page
+        return reading, page
 
     async def begin(self, question: Question) -> Reading:
         """Where to read from. Raises Unknown, Malformed, AnotherHistory, Unavailable.
@@ -197,36 +198,41 @@ class Messages:
     async def _now(self, question: Question) -> Answer:
         """A cursor after everything there is; it has no hint, since the heads may be newer than what was applied."""
         node, user_id = self._node, question.user_id
-        sight = await node.sight()
-        entry = await sight.entry(user_id)
-        mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
-        heads = await sight.heads(mailboxes)
+        async with node.in_time():
+            sight = await node.sight()
+            entry = await sight.entry(user_id)
+            mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
+            heads = await sight.heads(mailboxes)
+            position = await node.store.position()
         vector = Vector(
             heads[own(user_id)].seq,
             heads[sent(user_id)].seq if question.with_sent else None,
             {m.key: heads[room(m.group_id)].seq for m in entry.profile.memberships},
         )
-        position = await node.store.position()
         hint = Hint(node.store.generation, node.feed.identity, position, 0, cursors.pack_vector(vector))
         return Answer((), cursors.mint(user_id, hint))
 
-    async def _wait(self, question: Question) -> Answer:
-        """Subscribe, then look, then wait: news between look and wait is not slept through."""
+    async def _wait(self, question: Question, until: float) -> tuple[Reading, Page]:
+        """Subscribe, then look, then wait: news between look and wait is not slept through.
+
+        Each look has a time of its own, since waiting is what was asked for; the last begins when the wait is over.
+        """
         node, user_id = self._node, question.user_id
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + question.wait_s
         while True:
             waiter = node.tail.wait_for((own(user_id),))  # from here on a change of memberships wakes as well
             node.feed.expect_news()
             try:
-                entry = await node.directory.entry(user_id)
-                node.tail.wait_for_more(waiter, entry.mailboxes_with_sent if question.with_sent else entry.mailboxes)
-                answer = await self._answer(question)
-                if answer.messages or loop.time() >= deadline or not node.tail.is_open:
-                    return answer
+                async with node.in_time():
+                    entry = await node.directory.entry(user_id)
+                    mailboxes = entry.mailboxes_with_sent if question.with_sent else entry.mailboxes
+                    node.tail.wait_for_more(waiter, mailboxes)
+                    found = await self._look(question)
+                if found[1].messages or loop.time() >= until or not node.tail.is_open:
+                    return found
                 is_fresh = node.feed.is_fresh()  # if not, what others wrote may be in the store alone
                 try:
-                    async with asyncio.timeout_at(deadline if is_fresh else min(deadline, loop.time() + LOOK_AGAIN_S)):
+                    async with asyncio.timeout_at(until if is_fresh else min(until, loop.time() + LOOK_AGAIN_S)):
                         await waiter.woken.wait()
                 except TimeoutError:
                     continue
@@ -258,3 +264,9 @@ class Messages:
         self._waits[user_id] -= 1
         if not self._waits[user_id]:
             del self._waits[user_id]
+
+
+def _answer(question: Question, reading: Reading, page: Page, *, may_go_on: bool) -> Answer:
+    """A page as it is given: with the cursor behind it, if whoever asked goes on from there by cursor."""
+    cursor = reading.cursor(page.more) if may_go_on and question.timestamp is None else None
+    return Answer(page.messages, cursor, page.more, page.expired)

@@ -1,5 +1,8 @@
 """What every service works with, and how an idempotency key is made."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import blake2b
 
 import msgspec
@@ -55,6 +58,22 @@ class Node(msgspec.Struct, frozen=True):
             except FeedUnavailable:
                 return Straight(self.store)
         return self.directory
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Give what a call asks of the store, with its waits for turns, `--read-wait-s` in all; then StoreUnavailable.
+
+        With so much for each of several steps, whoever asked would have left before the last. What was read for this
+        call alone is given up; what is on its way into the directory comes there, or ends when a read does.
+        """
+        deadline = asyncio.timeout(self.settings.read_wait_s)
+        try:
+            async with deadline:
+                yield
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2) from error
 
     def check_open(self) -> None:
         """Raises Unavailable if this node is stopping."""

@@ -24,8 +24,9 @@ class Users:
 
     async def show(self, user_id: str) -> UserShown:
         """A user with groups and blocks of now. Raises Unknown."""
-        sight = await self._node.sight()
-        profile = (await sight.entry(user_id)).profile
+        async with self._node.in_time():
+            sight = await self._node.sight()
+            profile = (await sight.entry(user_id)).profile
+            blocks = await self._node.store.blocks(user_id)
         groups = [GroupJoined(m.group_id, m.group_name, m.joined_seq) for m in profile.memberships]
-        blocks = await self._node.store.blocks(user_id)
         return UserShown(user_id, profile.user.username, groups, blocks)

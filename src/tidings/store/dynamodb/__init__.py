@@ -84,7 +84,7 @@ class DynamoStore:
         self._sender.lanes = self._lanes
         self._turns = asyncio.Semaphore(settings.cold_reads_max)
         self._reading = 0
-        self._reading_max = settings.cold_reads_max + settings.cold_reads_waiting_max
+        self._reading_max = settings.cold_reads_max + settings.reads_waiting_max
         self._stack = AsyncExitStack()
 
     @classmethod

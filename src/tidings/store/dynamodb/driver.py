@@ -55,6 +55,7 @@ _BUSY = frozenset(
         "TransactionInProgressException",
     )
 )
+_UNMET = "ConditionalCheckFailed"  # of a part of a transaction
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts the time that the machine was suspended
 _LOST = (HTTPClientError, BotoConnectionError, ResponseParserError, aiohttp.ClientError, OSError)  # may have been done
 _NO_ACCESS = (NoCredentialsError, PartialCredentialsError, TokenRetrievalError)
@@ -164,22 +165,38 @@ def _now() -> float:
 
 def _judged(error: ClientError) -> TidingsError:
     """What to raise if no time is left for another try. Raises at once what another try can't help: Unmet, too."""
-    code = error.response["Error"]["Code"]
-    if code == "ConditionalCheckFailedException":
+    if code_of(error) == "ConditionalCheckFailedException":
         raise Unmet([Check(False, error.response.get("Item"))]) from error
-    if code == "TransactionCanceledException":
-        reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])
-        codes = {reason.get("Code", "None") for reason in reasons} - {"None"}
-        if "ConditionalCheckFailed" in codes:
-            failed = "ConditionalCheckFailed"
-            raise Unmet([Check(one.get("Code") != failed, one.get("Item")) for one in reasons]) from error
-        is_busy = bool(codes) and codes <= _BUSY
-    else:
-        is_busy = code in _BUSY or _status(error) >= 500
+    is_busy = _is_busy(error)
+    reasons = _reasons(error)
+    if _UNMET in _codes(reasons) and not is_busy:
+        raise Unmet([Check(one.get("Code") != _UNMET, one.get("Item")) for one in reasons]) from error
     trouble = translate(error)
     if not is_busy:
         raise trouble from error
     return trouble
+
+
+def _is_busy(error: ClientError) -> bool:
+    """Whether another try may help.
+
+    That goes for a transaction of which one part met a condition and another could not be judged, since a transaction
+    is about it: what it is refused for is known once all are.
+    """
+    if code_of(error) == "TransactionCanceledException":
+        codes = _codes(_reasons(error)) - {_UNMET}
+        return bool(codes) and codes <= _BUSY
+    return code_of(error) in _BUSY or _status(error) >= 500
+
+
+def _reasons(error: ClientError) -> list[dict[str, Any]]:
+    """Why a transaction was canceled: of each of its parts, in order."""
+    reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])
+    return reasons
+
+
+def _codes(reasons: list[dict[str, Any]]) -> set[str]:
+    return {reason.get("Code", "None") for reason in reasons} - {"None"}
 
 
 def _status(error: ClientError) -> int:
@@ -197,7 +214,7 @@ def translate(error: Exception) -> TidingsError:
         if code in ("ValidationException", "SerializationException", "IdempotentParameterMismatchException"):
             log.error("a call to the store was malformed", exc_info=error)
             return Internal("internal", "The server failed.")
-        if code in _BUSY:
+        if _is_busy(error):
             return StoreUnavailable("store_unavailable", "The store is overloaded.", retry_s=2)
         log.error("the store refuses: %s", code)
         return StoreUnavailable("store_unavailable", "The store does not serve this server.", retry_s=30)

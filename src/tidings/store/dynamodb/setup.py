@@ -13,8 +13,8 @@ from tidings.store.dynamodb.retention import find_retention, keep_for
 from tidings.store.dynamodb.tables import Table, creation, directory_of, key_schema, messages_of, tables
 from tidings.store.upkeep import Prepared
 
-_WAIT_S = 120.0  # for a new table: AWS takes 10 s or so
-_LOOK_S = 0.5
+WAIT_S = 120.0  # for a new table, and for its backups: AWS takes 10 s or so for each
+LOOK_S = 0.5
 
 
 async def prepare(address: Address, url: str, retention_days: int | None = None) -> Prepared:
@@ -26,7 +26,7 @@ async def prepare(address: Address, url: str, retention_days: int | None = None)
         async with connected(address, Uncounted()) as driver:
             made = [table.name for table in tables(address.prefix) if await _have(driver, table)]
             for table in tables(address.prefix):
-                await _await_active(driver, table)
+                _check(table, await active(driver, table))
             recovery = all([await _keep_backups(driver, table) for table in tables(address.prefix)])
             expiry = await _expire(driver, directory_of(address.prefix))
             directory = directory_of(address.prefix).name
@@ -51,12 +51,21 @@ async def _have(driver: Driver, table: Table) -> bool:
     except Exception as error:
         if not is_unknown(error):
             raise
-        await driver.ask("create_table", **creation(table))
+        try:
+            await driver.ask("create_table", **creation(table))
+        except Exception as error:
+            if code_of(error) != "ResourceInUseException":
+                raise
+            return False  # somebody made it just now; it is looked over once it is ready
         return True
+    _check(table, found)
+    return False
+
+
+def _check(table: Table, found: dict[str, Any]) -> None:
     wrong = fault(table, found)
     if wrong:
         raise UpkeepError(f"{table.name} is there, but is none of ours: {wrong}. Take another prefix, or delete it.")
-    return False
 
 
 def fault(table: Table, found: dict[str, Any]) -> str | None:
@@ -83,22 +92,40 @@ def _pairs(schema: list[dict[str, str]]) -> list[tuple[str, str]]:
     return [(one["AttributeName"], one["KeyType"]) for one in schema]
 
 
-async def _await_active(driver: Driver, table: Table) -> None:
-    for _ in range(int(_WAIT_S / _LOOK_S)):
-        found = (await driver.ask("describe_table", TableName=table.name))["Table"]
-        indexes = found.get("GlobalSecondaryIndexes", ())
-        if {found["TableStatus"], *(one.get("IndexStatus", "ACTIVE") for one in indexes)} <= {"ACTIVE", "UPDATING"}:
-            return
-        await asyncio.sleep(_LOOK_S)
+async def active(driver: Driver, table: Table) -> dict[str, Any]:
+    """Wait for a table; gives its description. One that was just made may be unknown for a moment, says AWS."""
+    for _ in range(int(WAIT_S / LOOK_S)):
+        try:
+            found: dict[str, Any] = (await driver.ask("describe_table", TableName=table.name))["Table"]
+        except Exception as error:
+            if not is_unknown(error):
+                raise
+        else:
+            indexes = found.get("GlobalSecondaryIndexes", ())
+            states = {found["TableStatus"], *(one.get("IndexStatus", "ACTIVE") for one in indexes)}
+            if states <= {"ACTIVE", "UPDATING"}:
+                return found
+        await asyncio.sleep(LOOK_S)
     raise UpkeepError(f"{table.name} is still not ready; try again later")
 
 
 async def _keep_backups(driver: Driver, table: Table) -> bool:
-    """Switch point-in-time recovery on; false where the server knows no such thing."""
-    wanted = {"PointInTimeRecoveryEnabled": True}
-    return await _offered(
-        driver, "update_continuous_backups", TableName=table.name, PointInTimeRecoverySpecification=wanted
-    )
+    """Switch point-in-time recovery on; false where the server knows no such thing.
+
+    On AWS a new table has no backups yet, for some seconds after it became active; till then it is refused.
+    """
+    request = {
+        "TableName": table.name,
+        "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+    }
+    for _ in range(int(WAIT_S / LOOK_S)):
+        try:
+            return await _offered(driver, "update_continuous_backups", **request)
+        except Exception as error:
+            if code_of(error) != "ContinuousBackupsUnavailableException":
+                raise
+        await asyncio.sleep(LOOK_S)
+    raise UpkeepError(f"{table.name} has no backups yet, so no point-in-time recovery; try again in some minutes")
 
 
 async def _expire(driver: Driver, table: Table) -> bool:

@@ -28,6 +28,10 @@ from tidings.store.sqlite.writer import Writer, translate
 T = TypeVar("T")
 
 
+class _GivenUp(Exception):
+    """Nobody waits any more for what was to be read."""
+
+
 class SqliteStore:
     """See `tidings.store` for what every method promises."""
 
@@ -66,7 +70,7 @@ class SqliteStore:
         self._follower = ThreadPoolExecutor(1, "tidings-follower")  # the news never waits behind cold reads
         self._read_wait_s = settings.read_wait_s
         self._reading = 0
-        self._reading_max = settings.cold_reads_max + settings.cold_reads_waiting_max
+        self._reading_max = settings.cold_reads_max + settings.reads_waiting_max
         self._thread = threading.local()
         self._reader_dbs: list[apsw.Connection] = []
 
@@ -231,10 +235,21 @@ class SqliteStore:
     ) -> T:
         """Read in a thread of the pool, and wait so long; a read that hangs keeps its place until it ends."""
         self._meter.store_call(name)
-        job = pool.submit(self._in_snapshot, read)
+        is_wanted = True
+
+        def look(db: apsw.Connection) -> T:
+            if not is_wanted:
+                raise _GivenUp
+            return read(db)
+
+        job = pool.submit(self._in_snapshot, look)
         reading = asyncio.wrap_future(job)
         reading.add_done_callback(lambda done: on_end(done.cancelled() or done.exception()))
-        done, _ = await asyncio.wait((reading,), timeout=self._read_wait_s)
+        try:
+            done, _ = await asyncio.wait((reading,), timeout=self._read_wait_s)
+        except asyncio.CancelledError:
+            is_wanted = False  # it keeps its place until its turn: callers that come and go are no queue without bound
+            raise
         if not done:
             job.cancel()  # if it did not begin, it never does
             raise StoreUnavailable("store_unavailable", "The store did not answer in time.", retry_s=2)
