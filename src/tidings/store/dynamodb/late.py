@@ -7,6 +7,7 @@ nothing is told before what is before it, and is moved on by who tells it: the f
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from tidings.model import Posted, sent
 from tidings.store.dynamodb import items
@@ -29,21 +30,31 @@ class Late:
         """
         for post in reversed(posts):  # the last first, so that along a mailbox they increase all the while
             timestamp = int(post.message.timestamp)
+            moves = [self._move(post.mailbox, post.message.seq, timestamp)]
             if post.sent_seq:
-                await self._set(sent(post.message.sender_id), post.sent_seq, timestamp)
-            await self._set(post.mailbox, post.message.seq, timestamp)
+                moves.append(self._move(sent(post.message.sender_id), post.sent_seq, timestamp))
+            if len(moves) == 1 or not await self._put("transact_write_items", TransactItems=_updates(moves)):
+                for move in moves:  # one of both has a time as late, or has expired
+                    await self._put("update_item", **move)
 
-    async def _set(self, mailbox: str, seq: int, timestamp: int) -> None:
+    def _move(self, mailbox: str, seq: int, timestamp: int) -> dict[str, Any]:
+        return {
+            "TableName": self._table,
+            "Key": items.slot(mailbox, seq),
+            "UpdateExpression": "SET #ts = :ts",
+            "ConditionExpression": "attribute_exists(#box) AND #ts < :ts",
+            "ExpressionAttributeNames": {"#box": "box", "#ts": "ts"},
+            "ExpressionAttributeValues": {":ts": items.number(timestamp)},
+        }
+
+    async def _put(self, operation: str, **request: Any) -> bool:
+        """Whether it was done; else a condition was not met."""
         try:
-            await self._driver.write(
-                "update_item",
-                asyncio.get_running_loop().time() + _CALL_S,
-                TableName=self._table,
-                Key=items.slot(mailbox, seq),
-                UpdateExpression="SET #ts = :ts",
-                ConditionExpression="attribute_exists(#box) AND #ts < :ts",
-                ExpressionAttributeNames={"#box": "box", "#ts": "ts"},
-                ExpressionAttributeValues={":ts": items.number(timestamp)},
-            )
+            await self._driver.write(operation, asyncio.get_running_loop().time() + _CALL_S, **request)
         except Unmet:
-            return  # it has one as late, or has expired
+            return False
+        return True
+
+
+def _updates(moves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"Update": move} for move in moves]
