@@ -18,12 +18,12 @@ pytestmark = pytest.mark.anyio
 async def test_stamps_are_never_below_the_floor(cluster: Cluster) -> None:
     """The server's clock is an hour behind what was given before: stamps begin at the floor, and only go on from it."""
     floor = time.time_ns() // 1_000_000 + HOUR_MS
-    await cluster.wires.times.raise_floor(floor)
+    await cluster.wires.floor.raise_floor(floor)
     first, second = await cluster.join(), await cluster.join()
     stamps = [await send(teller, f"{n}", own(f"{n}")) for n in range(10) for teller in (first, second)]
     assert stamps == sorted(stamps)
     assert stamps[0] >= floor
-    assert cluster.wires.times.at > stamps[-1]
+    assert cluster.wires.floor.at > stamps[-1]
 
 
 async def test_the_clock_goes_on_where_another_server_began(cluster: Cluster) -> None:
@@ -97,7 +97,7 @@ async def test_an_import_raises_the_clock(cluster: Cluster) -> None:
     """The floor was raised above the clock while nodes ran: the next node that starts brings it along."""
     first = await cluster.join()
     floor = await first.feed.open("before") + HOUR_MS
-    await cluster.wires.times.raise_floor(floor)
+    await cluster.wires.floor.raise_floor(floor)
     second = await cluster.join()
     assert await second.feed.open("second") >= floor
     assert await first.feed.open("first") >= floor
@@ -107,7 +107,7 @@ async def test_a_node_that_starts_does_not_move_the_clock(cluster: Cluster) -> N
     """Another node has raised the floor in the store, and not told the feed: who starts brings it, the clock stays."""
     first = await cluster.join()
     before = await first.feed.open("before")
-    await cluster.wires.times.raise_floor(time.time_ns() // 1_000_000 + BRISK.ahead_ms)
+    await cluster.wires.floor.raise_floor(time.time_ns() // 1_000_000 + BRISK.ahead_ms)
     second = await cluster.join()
     assert before <= await second.feed.open("after") < before + BRISK.ahead_ms // 2
 
@@ -119,8 +119,8 @@ async def test_without_the_store_no_stamps_are_given(cluster: Cluster, monkeypat
     async def away(to: int) -> None:
         raise StoreUnavailable("store_unavailable", "planted")
 
-    monkeypatch.setattr(cluster.wires.times, "raise_floor", away)
-    floor = cluster.wires.times.at
+    monkeypatch.setattr(cluster.wires.floor, "raise_floor", away)
+    floor = cluster.wires.floor.at
     stamp = await teller.feed.open("last")
     await teller.feed.publish(posted("last", floor + 5, "last"))  # takes the clock along, but not past the floor
     assert stamp < floor
@@ -142,8 +142,8 @@ async def test_a_clock_that_can_not_be_followed_stands_still(cluster: Cluster, m
         raise StoreUnavailable("store_unavailable", "planted")
 
     floor = time.time_ns() // 1_000_000 - HOUR_MS
-    await cluster.wires.times.raise_floor(floor)
-    monkeypatch.setattr(cluster.wires.times, "raise_floor", away)
+    await cluster.wires.floor.raise_floor(floor)
+    monkeypatch.setattr(cluster.wires.floor, "raise_floor", away)
     teller = await cluster.join(msgspec.structs.replace(BRISK, publish_s=0.1))
     with pytest.raises(Unavailable):
         await teller.feed.open("refused")

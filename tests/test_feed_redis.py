@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from tests.pairs import DEADLINE_S
-from tests.redis_nodes import BRISK, Cluster, age, altered, eventually, opened, posted, timestamps
+from tests.redis_nodes import BRISK, Cluster, altered, eventually, posted
 from tests.wires import RedisWires
 from tidings.errors import FeedUnavailable
 from tidings.feed.redis.link import Broken, Link
 from tidings.feed.redis.wire import Entry, Place
-from tidings.model import Altered, own
+from tidings.model import Altered
 
 pytest_plugins = "tests.opened"
 pytestmark = pytest.mark.anyio
@@ -208,40 +208,6 @@ async def test_a_turn_whose_answer_is_lost_is_not_taken_twice(
     assert first.told.changes == second.told.changes
 
 
-async def test_what_comes_late_is_told_once_though_answers_are_lost(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Among others' news is that of messages whose stamps were passed, and the link breaks: each is told once, late."""
-    first, second = await cluster.join(), await cluster.join()
-    names = [f"late {n}" for n in range(5)]
-    stamps = {name: await first.feed.open(name) for name in names}
-    age(cluster)
-    passed = await second.feed.settle(max(stamps.values()), DEADLINE_S)
-    real, lost = Link.ask, 0
-
-    async def lose(link: Link, ask: Any, payloads: Sequence[bytes]) -> Any:
-        nonlocal lost
-        told = await real(link, ask, payloads)
-        if payloads and lost < 5:
-            lost += 1
-            raise Broken("planted")
-        return told
-
-    monkeypatch.setattr(Link, "ask", lose)
-    late = [posted(name, stamp, name, own(name)) for name, stamp in stamps.items()]
-    news = [batch for n, one in enumerate(late) for batch in (posted(f"{n}"), one)]
-    await asyncio.gather(*(first.feed.publish(batch) for batch in news))
-    await eventually(second.feed.is_fresh)
-    await second.feed.catch_up()
-    assert lost == 5
-    assert sorted(second.texts) == sorted(names + [f"{n}" for n in range(5)])
-    assert first.told.changes == second.told.changes
-    times = {name: timestamps(second.told)[name] for name in names}
-    assert min(times.values()) > passed
-    assert cluster.wires.times.postdated == times
-    assert not opened(cluster)
-
-
 async def test_a_half_cut_link(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server is told arrives, and nothing is read back: the link is given up, and another one tried."""
     first, second = await cluster.join(), await cluster.join()
@@ -327,13 +293,13 @@ async def test_a_store_whose_floor_can_not_be_read(cluster: Cluster, monkeypatch
     """The server came back empty while the store is away: no feed is begun, and no node is fresh, until it is back."""
     teller = await cluster.join()
     may_read = asyncio.Event()
-    real = cluster.wires.times.floor
+    real = cluster.wires.floor.floor
 
     async def away() -> int:
         await may_read.wait()
         return await real()
 
-    monkeypatch.setattr(cluster.wires.times, "floor", away)
+    monkeypatch.setattr(cluster.wires.floor, "floor", away)
     cluster.wires.server.call("FLUSHALL")
     await eventually(lambda: not teller.feed.is_fresh())
     assert not cluster.wires.server.keys("feed")

@@ -9,7 +9,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from tests.redis_nodes import BRISK, Cluster, Teller, age, eventually, posted
-from tests.wires import HeldTimes, RedisWires
+from tests.wires import HeldFloor, RedisWires
 from tidings.model import Batch, Posted
 
 
@@ -115,7 +115,7 @@ def test_what_is_settled_is_never_told_later(shared_wires: RedisWires, steps: li
 
 
 async def _live(wires: RedisWires, steps: list[tuple[str, int, str]]) -> None:
-    wires.times = HeldTimes()
+    wires.floor = HeldFloor()
     cluster = Cluster(wires)
     tellers = [await cluster.join(), await cluster.join()]
     watched = Watched(tellers)

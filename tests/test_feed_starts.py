@@ -9,7 +9,7 @@ import pytest
 from tests.pairs import Recorder
 from tests.redis_nodes import BRISK, Cluster, eventually
 from tests.redis_server import RedisServer
-from tests.wires import CountedFeed, HeldTimes
+from tests.wires import CountedFeed, HeldFloor
 from tidings.errors import FeedUnavailable, StartError
 from tidings.feed.redis import RedisFeed
 from tidings.feed.redis.freshness import Freshness
@@ -46,7 +46,7 @@ async def test_where_a_tail_may_begin(cluster: Cluster) -> None:
     first = await cluster.join()
     for n in range(10):
         await first.say(str(n))
-    later = RedisFeed(cluster.wires.server.url, cluster.generation, cluster.wires.times, CountedFeed())
+    later = RedisFeed(cluster.wires.server.url, cluster.generation, cluster.wires.floor, CountedFeed())
     assert await later.recent(3) == 7
     assert await later.recent(100) == 0
     cluster.wires.server.kill()
@@ -74,7 +74,7 @@ async def test_a_start_without_a_server(cluster: Cluster) -> None:
 async def test_a_server_that_does_not_let_us_in(tmp_path: Path) -> None:
     """A wrong password is said at the start, in one line, without the password."""
     with RedisServer(tmp_path, "--requirepass", "right") as server:
-        feed = RedisFeed(f"redis://:wrong@127.0.0.1:{server.port}/0", 1, HeldTimes(), CountedFeed())
+        feed = RedisFeed(f"redis://:wrong@127.0.0.1:{server.port}/0", 1, HeldFloor(), CountedFeed())
         with pytest.raises(StartError) as refused:
             await feed.start(0, Recorder())
         await feed.close()
@@ -84,7 +84,7 @@ async def test_a_server_that_does_not_let_us_in(tmp_path: Path) -> None:
 async def test_an_address_that_is_none() -> None:
     """An address that can't be read is refused in one line that does not repeat it."""
     with pytest.raises(StartError, match="redis://HOST:PORT/DB") as refused:
-        RedisFeed("redis://:se/cret@127.0.0.1:6379/0", 1, HeldTimes(), CountedFeed())
+        RedisFeed("redis://:se/cret@127.0.0.1:6379/0", 1, HeldFloor(), CountedFeed())
     assert "se" not in str(refused.value).removeprefix("--feed must be ")
 
 

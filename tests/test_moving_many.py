@@ -20,7 +20,7 @@ from tests.shell import Shell
 
 pytest_plugins = "tests.moving"
 
-MANY = int(os.environ.get("MOVED_MESSAGES", "100000"))
+MANY = int(os.environ.get("MOVED_MESSAGES", "20000"))
 FEW = 1_000
 READERS = 4  # one of them is in all groups, and has half of all messages
 PAGE_MAX = 1_000

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.backends import gather_group, sign_up
+from tests.backends import gather_group, private, sign_up
 from tests.redis_nodes import eventually
 from tests.standin.between import Between, Talk
-from tests.wires import CountedFeed, RedisWires
+from tests.wires import RedisWires
 from tidings.app import Memory
 from tidings.config import Settings
 from tidings.directory import Directory
@@ -46,8 +46,8 @@ async def wires(tmp_path: Path) -> AsyncIterator[RedisWires]:
 async def join(wires: RedisWires, store: DynamoStore) -> OneNode:
     """A node of its own on a store."""
     tail, directory = Tail(600, 1 << 20), Directory(store, 100, 100)
-    memory = Memory(directory, tail, store.learn)
-    feed = await wires.start_with(store.generation, memory, CountedFeed(), WIDE, times=store)
+    feed = await wires.start(store, Memory(directory, tail, store.learn), 1.0)
+    assert isinstance(feed, RedisFeed)
     store.stamp_with(feed)
     store.announce_with(feed.publish, tail.has_told)
     settings = Settings(store="dynamodb://eu-central-1/tidings", feed="redis://127.0.0.1:1/0")
@@ -127,3 +127,22 @@ async def test_a_reader_by_cursor_waits_for_nobody(
     await first
     await quick.feed.catch_up()
     assert await quick.texts(bob, cursor=answer.cursor) == ["first"]
+
+
+async def test_what_is_told_late_is_given_to_who_is_past_it(
+    wires: RedisWires, here: DynamoStore, there: DynamoStore
+) -> None:
+    """Ann's word is stored, and told when its stamp has expired and Bob is past it: it comes behind all that he has."""
+    slow, quick = await join(wires, here), await join(wires, there)
+    ann, bob = await sign_up(here, "ann"), await sign_up(here, "bob")
+    group = await gather_group(here, ann, bob)
+    first = await slow.store.send(private(ann, bob, "first"))
+    (feed,) = wires.server.keys("feed")
+    wires.server.call("HINCRBY", feed, "age", WIDE.expire_ms)
+    second = await quick.messages.send(ann, group, "second", True, None)
+    passed = int(second.timestamp)
+    await eventually(lambda: quick.feed.settled >= passed)
+    assert await quick.texts(bob, timestamp=passed - 1) == ["second"]
+    await slow.feed.publish(first.batch)
+    await quick.feed.catch_up()
+    assert await quick.texts(bob, timestamp=passed) == ["first"]

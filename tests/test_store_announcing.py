@@ -24,7 +24,7 @@ class Told:
         self.heard = asyncio.Event()
         store.announce_with(self.publish, self.tail.has_told)
 
-    async def publish(self, batch: Batch) -> Batch:
+    async def publish(self, batch: Batch) -> None:
         self.said += [change.message.seq for change in batch.changes if isinstance(change, Posted)]
         changes = [
             Posted(self.tail.position + n, c.mailbox, c.message, c.sent_seq)
@@ -33,7 +33,6 @@ class Told:
         ]
         self.tail.apply(Batch(self.tail.position, changes[-1].position, tuple(changes)))
         self.heard.set()
-        return batch
 
     async def until(self, count: int) -> None:
         """Until so many messages were published."""

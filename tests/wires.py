@@ -1,6 +1,6 @@
 """Every way that feeds are connected, for the contract suites; a new feed is one more `Wires`, named in `WIRES`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,8 +14,6 @@ from tidings.feed.local import LocalFeed
 from tidings.feed.redis import RedisFeed
 from tidings.feed.redis.bounds import WIDE, Bounds
 from tidings.feed.wakes import Wakes
-from tidings.model import Posted
-from tidings.stamps import Times
 from tidings.store import LoggedStore, Store
 
 
@@ -62,21 +60,17 @@ class LocalWires:
             await self.leave(feed)
 
 
-class HeldTimes:
-    """What every store keeps of time, in memory; with a floor raised from outside, the server's clock is behind it."""
+class HeldFloor:
+    """A floor as every store keeps one, in memory; raised from outside, the server's clock is behind it."""
 
     def __init__(self) -> None:
         self.at = 0
-        self.postdated: dict[str, int] = {}
 
     async def floor(self) -> int:
         return self.at
 
     async def raise_floor(self, to: int) -> None:
         self.at = max(self.at, to)
-
-    async def postdate(self, posts: Sequence[Posted]) -> None:
-        self.postdated |= {post.message.message_id: int(post.message.timestamp) for post in posts}
 
 
 class CountedFeed:
@@ -114,24 +108,17 @@ class RedisWires:
 
     def __init__(self, directory: Path, *more: str) -> None:
         self._server = None if URL and not more else RedisServer(directory, *more)
-        self.times = HeldTimes()
+        self.floor = HeldFloor()
         self._started: list[Feed] = []
 
     async def start(self, store: Store, listener: Listener, look_s: float, *, after: int = 0) -> Feed:
         return await self.start_with(store.generation, listener, CountedFeed(), WIDE, after)
 
     async def start_with(
-        self,
-        generation: int,
-        listener: Listener,
-        counts: CountedFeed,
-        bounds: Bounds,
-        after: int = 0,
-        times: Times | None = None,
+        self, generation: int, listener: Listener, counts: CountedFeed, bounds: Bounds, after: int = 0
     ) -> RedisFeed:
-        """A started feed, with what only tests of this feed look at and change; `times` of a store, if there is one."""
-        url = self.server.url if self._server else URL
-        feed = RedisFeed(url, generation, times or self.times, counts, bounds)
+        """A started feed, with what only tests of this feed look at and change."""
+        feed = RedisFeed(self.server.url if self._server else URL, generation, self.floor, counts, bounds)
         self._started.append(feed)
         await feed.start(after, listener)
         return feed

@@ -118,7 +118,7 @@ class _HeadLoad:
 def _later(head: Head, news: Head | None) -> Head:
     """A head moved on by news, if that is later; what is kept no more stays as it was."""
     if news is None or (news.seq, news.timestamp) <= (head.seq, head.timestamp):
-        return head  # a message that came late has got a later timestamp
+        return head  # a message that came late is told under a later timestamp than it is stored with
     return Head(news.seq, news.timestamp, head.gone, head.gone_timestamp)
 
 

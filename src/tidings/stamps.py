@@ -1,13 +1,10 @@
-"""Timestamps where many nodes write at once: who gives them, and what the store keeps of them.
+"""Timestamps where many nodes write at once: who gives them, and the floor under them.
 
 A message's timestamp is taken before it is stored, so that there is a moment below which none can be stored any more:
 a reader by timestamp who is shown nothing above it misses nothing.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
-
-from tidings.model import Posted
 
 
 class Stamps(Protocol):
@@ -20,21 +17,11 @@ class Stamps(Protocol):
         """Close it soon, without news: the message was refused, or could not be stored."""
 
 
-class Times(Protocol):
-    """What the store keeps of time."""
+class Floor(Protocol):
+    """A time in the store below which the clock that gives stamps never begins, whatever machine it runs on."""
 
     async def floor(self) -> int:
-        """A time below which the clock that gives stamps never begins, whatever machine it runs on, in Unix ms.
-
-        0 if it was never raised. Raises StoreUnavailable.
-        """
+        """The floor, in Unix ms; 0 if it was never raised. Raises StoreUnavailable."""
 
     async def raise_floor(self, to: int) -> None:
         """Let it be `to` at least. Raises StoreUnavailable."""
-
-    async def postdate(self, posts: Sequence[Posted]) -> None:
-        """Let these messages, and their copies, have the timestamps given here, if those are later than they have.
-
-        What is stored behind one of them is moved on as well, so that timestamps increase along each mailbox. Raises
-        StoreUnavailable.
-        """

@@ -51,11 +51,8 @@ class Feed(Protocol):
     async def start(self, after: int, listener: Listener) -> None:
         """Reset the listener to `after`, give it everything since, and go on giving it what comes."""
 
-    async def publish(self, batch: Batch) -> Batch:
-        """Tell every node of a commit of ours; gives what was told: a message that came late has a later timestamp.
-
-        Raises Unavailable if the feed does not take it.
-        """
+    async def publish(self, batch: Batch) -> None:
+        """Tell every node of a commit of ours. Raises Unavailable if the feed does not take it."""
 
     def tell(self, batch: Batch) -> bool:
         """`publish`, if that can be done on the spot; False if it must be waited for, and nothing was done."""

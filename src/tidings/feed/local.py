@@ -87,11 +87,10 @@ class LocalFeed:
             self._wakes.open(self._take_wake)
         self._look_on()
 
-    async def publish(self, batch: Batch) -> Batch:
+    async def publish(self, batch: Batch) -> None:
         if not self.tell(batch):  # another process committed in between: its commits come first
             await self.catch_up()
             self.tell(batch)
-        return batch
 
     def tell(self, batch: Batch) -> bool:
         if batch.last > self._position:

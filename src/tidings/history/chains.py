@@ -80,7 +80,7 @@ class Chain:
         return read.time is not None and stored is not None and stored.message.message_id in restamped
 
     def _is_given_anew(self, read: Reading, message: Message) -> bool:
-        """Whether who reads by timestamp is given a message again that was given a later one."""
+        """Whether who reads by timestamp is given a message again that was told under a later one than it has."""
         given = self._places[self._record.mailbox(message)].given
         return read.time is not None and message.message_id in self._record.restamped and message.message_id in given
 

@@ -84,7 +84,7 @@ class Allowance(msgspec.Struct, frozen=True, tag="allowance", tag_field="event")
 
     Until the moment `until`, a read may show what was so at any moment since `lag` ns before it was asked for, and one
     by timestamp, or of everything, leave out what was acknowledged in the `settling` ns before. Later reads are judged
-    without that. So many messages as `anew` may have come too late for their timestamps and been given later ones (a
+    without that. So many messages as `anew` may have been told under a later timestamp than they are stored with (a
     writer that stood still for too long; counted by the nodes): they may be given with either, and to one who reads by
     timestamp, twice.
     """

@@ -48,9 +48,7 @@ class SharedMetrics:
         )
         self._lost = Counter("tidings_feed_lost", "Links to the feed that broke.", registry=made)
         self._anew = Counter(
-            "tidings_stamps_anew",
-            "Messages that came too late for their timestamp, and were given a later one.",
-            registry=made,
+            "tidings_stamps_anew", "Messages told under a later timestamp than they are stored with.", registry=made
         )
         self._settling = Counter(
             "tidings_settling_waits", "Readers by timestamp who waited for messages on their way.", registry=made
@@ -102,7 +100,7 @@ class SharedMetrics:
         self._lost.inc()
 
     def stamps_anew(self, count: int) -> None:
-        """Count messages that came too late for their timestamp, and are given a later one."""
+        """Count messages that are told under a later timestamp than they are stored with."""
         self._anew.inc(count)
 
     def settling_wait(self) -> None:

@@ -6,13 +6,12 @@ from contextlib import asynccontextmanager
 from hashlib import blake2b
 
 import msgspec
-from msgspec.structs import replace
 
 from tidings.config import Settings
 from tidings.directory import Directory, Straight
 from tidings.errors import FeedUnavailable, StoreUnavailable, Unavailable
 from tidings.feed import Feed, no_feed
-from tidings.model import Batch, Key, Message, Posted, T, Written
+from tidings.model import Key, T, Written
 from tidings.store import Store
 from tidings.tail import Tail
 
@@ -36,11 +35,11 @@ class Node(msgspec.Struct, frozen=True):
     async def told(self, written: Written[T]) -> T:
         """What a write gave, once this node has applied it: only then it is answered. Raises StoreUnavailable."""
         try:
-            told = await self.feed.publish(written.batch)
+            await self.feed.publish(written.batch)
         except Unavailable as error:
             text = "It was stored, but could not be told; the same Idempotency-Key finds it."
             raise StoreUnavailable("store_unavailable", text, retry_s=2) from error
-        return written.value if told is written.batch else _as_told(written.value, told)
+        return written.value
 
     def tell(self, written: Written[T]) -> bool:
         """`told`, if this node can apply it on the spot; False if that must be waited for."""
@@ -85,11 +84,3 @@ class Node(msgspec.Struct, frozen=True):
         self.check_open()
         if self.feed.is_alone:
             raise no_feed()
-
-
-def _as_told(value: T, told: Batch) -> T:
-    """A message has the timestamp that it was told with."""
-    for change in told.changes:
-        if isinstance(value, Message) and isinstance(change, Posted) and change.message.message_id == value.message_id:
-            return replace(value, timestamp=change.message.timestamp)
-    return value

@@ -12,9 +12,9 @@ a moment and has been read back proves that all that was taken before it has bee
 
 *Stamps.* A message's timestamp is taken (`open`) before it is stored, and closed by its news. The settled time is just
 below the smallest open stamp and the clock; entries and beats carry it. A stamp expires after ten seconds, by time in
-which the feed was there: a hung server, or one whose clock jumps, expires none. News that comes after its stamp
-expired is not taken if its timestamp was settled by then: the message is given a later one, which is open from then on,
-in the store first, and is told with that. So it is missed neither by who is told nor by who reads the store.
+which the feed was there: a hung server, or one whose clock jumps, expires none. A message whose news comes
+after its stamp expired is told under a later timestamp if its own was settled by then. Only what is told changes: in
+the store it keeps the timestamp that it was stored with.
 
 *The clock* is the server's, never going back, and below a floor in the store, which is raised ten seconds ahead: there
 the clock of the next feed begins. That feed holds the settled time back for ten seconds, as if a stamp were open that
@@ -32,7 +32,7 @@ from tidings.feed.redis.bounds import WIDE, Bounds
 from tidings.feed.redis.conversation import Conversation, Counts
 from tidings.feed.redis.link import Broken, Door
 from tidings.model import Batch
-from tidings.stamps import Times
+from tidings.stamps import Floor
 
 log = logging.getLogger("tidings.feed")
 
@@ -43,11 +43,11 @@ class RedisFeed:
     `generation` is the store's; its feed's keys on the server bear it. Raises StartError for an address that is none.
     """
 
-    def __init__(self, url: str, generation: int, times: Times, counts: Counts, bounds: Bounds = WIDE) -> None:
+    def __init__(self, url: str, generation: int, floor: Floor, counts: Counts, bounds: Bounds = WIDE) -> None:
         self._door = Door(url, generation, secrets.token_hex(8))
         self._bounds = bounds
         self._counts = counts
-        self._talks = Conversation(generation, times, counts, bounds)
+        self._talks = Conversation(generation, floor, counts, bounds)
         self._parted_at = float("-inf")  # when the last link was lost
         self._was_linked = False
         self._running: asyncio.Task[None] | None = None
@@ -107,15 +107,14 @@ class RedisFeed:
             log.warning("the feed can't be reached; until it can, everything is asked of the store")
             listener.reset(0)
 
-    async def publish(self, batch: Batch) -> Batch:
+    async def publish(self, batch: Batch) -> None:
         if not batch.changes:
-            return batch
+            return
         done = self._talks.outbox.put(batch)
         self._talks.wake_up()
         await asyncio.wait([done], timeout=self._patience_s(self._bounds.publish_s))
         if not done.done():
             raise no_feed()  # it stays in the outbox, and is told when it can be
-        return done.result()
 
     def tell(self, batch: Batch) -> bool:
         return not batch.changes
@@ -167,7 +166,7 @@ class RedisFeed:
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
-        await talks.close()
+        await talks.floor.close()
 
     def _patience_s(self, within_s: float) -> float:
         """How long to wait at the most: hardly, once there has been no link for a while."""

@@ -3,26 +3,21 @@
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
-from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
-from msgspec.structs import replace
-
-from tidings.errors import FeedUnavailable, TidingsError
+from tidings.errors import FeedUnavailable
 from tidings.feed import Listener
 from tidings.feed.redis.bounds import Bounds
 from tidings.feed.redis.floor import FloorKeeper
 from tidings.feed.redis.following import Following
 from tidings.feed.redis.freshness import Freshness
 from tidings.feed.redis.link import Broken, Link
-from tidings.feed.redis.outbox import Held, Outbox
+from tidings.feed.redis.outbox import Outbox
 from tidings.feed.redis.settling import Settling
 from tidings.feed.redis.wire import Ask, Place, Told
-from tidings.model import Batch, Change, Posted
-from tidings.stamps import Times
+from tidings.stamps import Floor
 
 log = logging.getLogger("tidings.feed")
 
@@ -46,7 +41,7 @@ class Counts(Protocol):
         """The link to the server broke."""
 
     def stamps_anew(self, count: int) -> None:
-        """Messages that this node had to tell came too late for their timestamps, and were given later ones."""
+        """Messages of this node were told under a later timestamp than they are stored with."""
 
     def settling_wait(self) -> None:
         """A reader by timestamp waits until it is settled."""
@@ -57,12 +52,11 @@ class Conversation:
 
     following: Following  # from `begin` on
 
-    def __init__(self, generation: int, times: Times, counts: Counts, bounds: Bounds) -> None:
+    def __init__(self, generation: int, floor: Floor, counts: Counts, bounds: Bounds) -> None:
         self._generation = generation
-        self._times = times
         self._counts = counts
         self._bounds = bounds
-        self.floor = FloorKeeper(times, bounds, self.wake_up)
+        self.floor = FloorKeeper(floor, bounds, self.wake_up)
         self.fresh = Freshness(bounds.fresh_s, counts.feed_lag)
         self.outbox = Outbox(bounds)
         self.settling = Settling()
@@ -72,7 +66,6 @@ class Conversation:
         self.identity = self._name(secrets.token_hex(8))  # no other's, until there is a feed
         self._wake = asyncio.Event()
         self._beat_at = 0.0
-        self._postdating: set[asyncio.Task[None]] = set()
 
     @property
     def has_begun(self) -> bool:
@@ -133,13 +126,6 @@ class Conversation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def close(self) -> None:
-        """Let go of what is under way with the store."""
-        for task in self._postdating:
-            task.cancel()
-        await asyncio.gather(*self._postdating, return_exceptions=True)
-        await self.floor.close()
-
     def part(self) -> None:
         """There is no link."""
         if self.linked.is_set():
@@ -179,9 +165,7 @@ class Conversation:
                 self.outbox.unload(load)
                 raise
             self._take(told, at, is_put=bool(load.batches) or ask.is_beat)
-            late = self.outbox.settle(load, told)
-            if late is not None:
-                self._postdate(late, dict(told.later))
+            self.outbox.settle(load, told)
             self.outbox.applied(self.following.place.number)
             if self.outbox.has_more:
                 self.wake_up()
@@ -198,32 +182,10 @@ class Conversation:
         if is_put:
             self._beat_at = at + self._bounds.beat_s
             self.fresh.put(Place(told.last, told.beats), at)
+        if told.anew:
+            log.warning("told under later timestamps than stored: %s messages", told.anew)
+            self._counts.stamps_anew(told.anew)
         self.floor.see(told.now, told.floor)
-
-    def _postdate(self, held: Held, later: Mapping[int, int]) -> None:
-        """Give messages of a batch later timestamps, in the store first: who reads there must not miss them either."""
-        log.warning("messages that come too late for their timestamps are given later ones: %s", len(later))
-        self._counts.stamps_anew(len(later))
-        changes = [_at(change, later.get(index)) for index, change in enumerate(held.told.changes)]
-        held.told = Batch(0, 0, tuple(changes))
-        posts = [change for index, change in enumerate(changes) if index in later and isinstance(change, Posted)]
-        task = asyncio.create_task(self._keep_and_offer(held, posts))
-        self._postdating.add(task)
-        task.add_done_callback(self._postdating.discard)
-
-    async def _keep_and_offer(self, held: Held, posts: Sequence[Posted]) -> None:
-        while True:
-            try:
-                await self._times.postdate(posts)
-                break
-            except TidingsError as error:
-                log.warning("later timestamps can't be stored yet: %s", error)
-            except Exception:  # a fault of ours: rather told than kept back for ever
-                log.exception("later timestamps can't be stored")
-                break
-            await asyncio.sleep(random.uniform(0, self._bounds.backoff_s))  # noqa: S311 - to be apart
-        self.outbox.offer_again(held)
-        self.wake_up()
 
     async def _follow(self, link: Link) -> None:
         while True:
@@ -257,10 +219,3 @@ class Conversation:
         """A feed's identity, as a cursor keeps it: 64 bits with a sign. It is odd, and a run of SQLite's is not."""
         digest = blake2b(f"{feed}:{self._generation}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True) | 1
-
-
-def _at(change: Change, timestamp: int | None) -> Change:
-    """A change, but its message at this time, if one is given."""
-    if timestamp is None or not isinstance(change, Posted):
-        return change
-    return replace(change, message=replace(change.message, timestamp=str(timestamp)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tidings.errors import TidingsError
 from tidings.feed.redis.bounds import Bounds
-from tidings.stamps import Times
+from tidings.stamps import Floor
 
 log = logging.getLogger("tidings.feed")
 
@@ -17,8 +17,8 @@ RETRY_S = 0.5  # after the store could not raise it
 class FloorKeeper:
     """Keeps the floor ahead of the clock; a node alone could do it, all of them do, a little apart."""
 
-    def __init__(self, times: Times, bounds: Bounds, on_raised: Callable[[], None]) -> None:
-        self._times = times
+    def __init__(self, floor: Floor, bounds: Bounds, on_raised: Callable[[], None]) -> None:
+        self._floor = floor
         self._bounds = bounds
         self._on_raised = on_raised
         self._raising: asyncio.Task[None] | None = None
@@ -28,7 +28,7 @@ class FloorKeeper:
     async def read(self) -> int:
         """The floor in the store. Raises StoreUnavailable, TimeoutError."""
         async with asyncio.timeout(self._bounds.floor_s):
-            return await self._times.floor()
+            return await self._floor.floor()
 
     def see(self, now: int, floor: int) -> None:
         """What the feed said: its clock wants to be at `now`, and may not pass `floor`."""
@@ -47,7 +47,7 @@ class FloorKeeper:
     async def _raise(self, to: int) -> None:
         try:
             async with asyncio.timeout(self._bounds.floor_s):
-                await self._times.raise_floor(to)
+                await self._floor.raise_floor(to)
         except (TidingsError, TimeoutError) as error:
             log.warning("the clock's floor could not be raised: %s", error)
             await asyncio.sleep(RETRY_S)

@@ -16,7 +16,7 @@ from tidings.errors import StartError
 from tidings.feed.redis.wire import Ask, Entry, Place, Told, pack_ask, read_entry, unpack_told
 
 _TURN = files(__package__).joinpath("turn.lua").read_bytes()
-_KEYS = ("feed", "news", "open", "opened", "expired", "anew", "raised")
+_KEYS = ("feed", "news", "open", "opened", "expired", "anew")
 _ENTRIES = 200  # read at a time: 1 ms of work for the loop
 
 

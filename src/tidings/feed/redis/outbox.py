@@ -13,18 +13,14 @@ from tidings.model import Batch, Posted
 
 
 class Held(msgspec.Struct, eq=False):
-    """A batch on its way; `done`, with what was told, when this node's listener has applied it.
-
-    `batch` is as it was put here; `told` as it is to be told, where messages may have later timestamps.
-    """
+    """A batch on its way; `done` when this node's listener has applied it."""
 
     batch: Batch
-    told: Batch
     number: int
     packed: bytes
     posted: Sequence[Stamped]
     count: int
-    done: "asyncio.Future[Batch]"
+    done: "asyncio.Future[None]"
     position: int = 0  # of its last change, once it was taken
 
 
@@ -64,7 +60,7 @@ class Outbox:
         """How many batches were not read back yet."""
         return len(self._by_batch)
 
-    def put(self, batch: Batch) -> "asyncio.Future[Batch]":
+    def put(self, batch: Batch) -> "asyncio.Future[None]":
         """Tell this batch, now or as soon as it can be done. Raises FeedUnavailable if no more can be held.
 
         Then the news is lost: what every node remembers will be forgotten instead. A message that is held is told once,
@@ -114,10 +110,10 @@ class Outbox:
         self._drops.clear()
         return Load(batches, opens, drops)
 
-    def settle(self, load: Load, told: Told) -> Held | None:
-        """The turn was done. Gives the batch that must not be told as it is, if there was one: see `offer_again`."""
-        for position in told.positions:
-            held = self._waiting.popleft()
+    def settle(self, load: Load, told: Told) -> None:
+        """The turn was done."""
+        for held, position in zip(load.batches, told.positions, strict=True):
+            self._waiting.popleft()
             held.position = position
             self._taken.append(held)
         for (name, opening), stamp in zip(load.opens, told.stamps, strict=True):
@@ -127,15 +123,6 @@ class Outbox:
                 self.drop(name)  # who asked has gone
             else:
                 opening.set_result(stamp)
-        return self._waiting.popleft() if told.later else None
-
-    def offer_again(self, held: Held) -> None:
-        """It may be told now, with other timestamps; as a new batch, since others were taken meanwhile."""
-        self._numbers += 1
-        self._bytes -= len(held.packed)
-        held.number, held.packed, held.posted = self._numbers, pack_changes(held.told), stamped(held.told)
-        self._bytes += len(held.packed)
-        self._waiting.append(held)
 
     def unload(self, load: Load) -> None:
         """It is unknown whether the turn was done: it is asked again, which changes nothing that was done."""
@@ -149,7 +136,7 @@ class Outbox:
             del self._by_batch[_key(held.batch)]
             self._bytes -= len(held.packed)
             if not held.done.done():
-                held.done.set_result(held.told)
+                held.done.set_result(None)
 
     def begin_anew(self) -> None:
         """The feed is another one: what it took was not read back, and may have been lost with it."""
@@ -164,8 +151,8 @@ class Outbox:
 
     def _add(self, batch: Batch, packed: bytes, count: int) -> Held:
         self._numbers += 1
-        done: asyncio.Future[Batch] = asyncio.get_running_loop().create_future()
-        held = Held(batch, batch, self._numbers, packed, stamped(batch), count, done)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        held = Held(batch, self._numbers, packed, stamped(batch), count, done)
         self._by_batch[_key(batch)] = held
         self._bytes += len(packed)
         self._waiting.append(held)

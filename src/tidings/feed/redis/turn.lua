@@ -3,14 +3,12 @@
 -- feed    hash: id, server, last (number given), beats (since then), clock, floor, time (of the server), age, began
 -- news    stream: `number-0` is news, numbered by its last change; `number-beat` a beat behind it
 -- open    stamps by message id, scored by the stamp;  opened: the same, scored by the age at which they expire from
--- expired message ids whose stamps ran out
--- anew    mailboxes, scored by the last timestamp given anew in them
--- raised  message ids of open stamps that were given anew, scored by them
+-- expired message ids whose stamps ran out;  anew: mailboxes, scored by the last timestamp given anew in them
 -- taken   of the asking node: the feed's id and the number of its last batch that was taken
 --
 -- ARGV[1] is what is asked (`Ask` in wire.py), the others are the payloads of its batches; the answer is `Told`.
 
-local feed, news, open, opened, expired, anew, raised, taken = unpack(KEYS)
+local feed, news, open, opened, expired, anew, taken = unpack(KEYS)
 local ask = cmsgpack.unpack(ARGV[1])
 
 local EXPIRED_MAX = 100000
@@ -33,7 +31,7 @@ if not id or held[2] ~= server then
   if ask.found < 0 then
     return cmsgpack.pack({id = ''}) -- a feed begins at the store's floor, which must be told
   end
-  redis.call('DEL', news, open, opened, raised)
+  redis.call('DEL', news, open, opened)
   id, last, beats, age, floor = ask.seed, 0, 0, 0, math.max(floor, ask.found)
   clock = math.max(clock, ask.found)
   began = clock
@@ -70,9 +68,7 @@ end
 
 local function close(name)
   redis.call('ZREM', opened, name)
-  redis.call('ZREM', open, name)
-  redis.call('ZREM', raised, name)
-  redis.call('ZREM', expired, name)
+  return redis.call('ZREM', open, name) == 1
 end
 
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', opened, '-inf', age - ask.expire_ms, 'LIMIT', 0, 1000)) do
@@ -86,54 +82,25 @@ for _, name in ipairs(ask.drops) do
   close(name)
 end
 
--- The timestamp under which a message may be told: its own, but a later one if that may have been passed by now.
-local function due(name, timestamp, mailboxes)
-  local stamp = redis.call('ZSCORE', open, name)
-  local given = math.max(timestamp, tonumber(stamp or 0))
-  if stamp then
-    if redis.call('ZSCORE', raised, name) then
-      return given
-    end
-  else
-    local is_late = redis.call('ZSCORE', expired, name) or timestamp < began
-    if not is_late then
-      return timestamp -- it was told before: this is a retry's announcement
-    elseif timestamp <= settled() then
+-- The timestamp under which a message is told: its own, but a later one if that may have been passed by now.
+local function stamp(name, timestamp, mailboxes)
+  local given = timestamp
+  if not close(name) then
+    local is_late = redis.call('ZREM', expired, name) == 1 or timestamp < began
+    if is_late and timestamp <= settled() then
       given = clock
-    end
+    end -- else it was told before: this is a retry's announcement
   end
   for _, mailbox in ipairs(mailboxes) do -- along a mailbox timestamps increase, after one given anew too
     given = math.max(given, tonumber(redis.call('ZSCORE', anew, mailbox) or -1) + 1)
   end
-  return given
-end
-
-local function pass(timestamp)
-  clock = math.max(clock, math.min(timestamp + 1, floor)) -- so that it is settled once nothing else is open
-end
-
--- It must not be told so: its stamp is open anew, until it is offered with that, which by then the store has, too.
-local function reopen(name, given, mailboxes)
-  redis.call('ZADD', open, given, name)
-  redis.call('ZADD', opened, age, name)
-  redis.call('ZADD', raised, given, name)
-  for _, mailbox in ipairs(mailboxes) do
-    redis.call('ZADD', anew, math.max(given, tonumber(redis.call('ZSCORE', anew, mailbox) or 0)), mailbox)
-  end
-  pass(given)
-end
-
--- Messages of a batch that must be given a later timestamp first, as {index, timestamp}; their stamps are open then.
-local function later_of(batch)
-  local later = {}
-  for _, posted in ipairs(batch.posted) do
-    local given = due(posted.name, posted.timestamp, posted.mailboxes)
-    if given ~= posted.timestamp then
-      reopen(posted.name, given, posted.mailboxes)
-      later[#later + 1] = {posted.index, given}
+  if given ~= timestamp then
+    for _, mailbox in ipairs(mailboxes) do
+      redis.call('ZADD', anew, given, mailbox)
     end
   end
-  return later
+  clock = math.max(clock, math.min(given + 1, floor)) -- so that it is settled once nothing else is open
+  return given
 end
 
 local function add(beat, header, ...)
@@ -144,19 +111,19 @@ end
 local mark = redis.call('GET', taken)
 local of, number = string.match(mark or '', '^(%x+):(%d+)$')
 local done = of == id and tonumber(number) or 0
-local positions, later, has_news = {}, {}, false
+local positions, count_anew, has_news = {}, 0, false
 for index, batch in ipairs(ask.batches) do
   if batch.number > done then
-    later = later_of(batch)
-    if #later > 0 then
-      break -- nor is anything behind it taken: its number stays the next one
-    end
+    local later = {}
     for _, posted in ipairs(batch.posted) do
-      close(posted.name)
-      pass(posted.timestamp)
+      local given = stamp(posted.name, posted.timestamp, posted.mailboxes)
+      if given ~= posted.timestamp then
+        later[#later + 1] = {posted.index, given}
+      end
     end
+    count_anew = count_anew + #later
     last, beats, done, has_news = last + batch.count, 0, batch.number, true
-    add(0, {id, settled(), batch.count, clock}, 'e', ARGV[index + 1])
+    add(0, {id, settled(), batch.count, later, clock}, 'e', ARGV[index + 1])
   end
   positions[index] = last
 end
@@ -178,12 +145,12 @@ end
 local bound = settled()
 if ask.is_beat and not has_news then
   beats = beats + 1
-  add(beats, {id, bound, 0, clock})
+  add(beats, {id, bound, 0, {}, clock})
 end
 redis.call('ZREMRANGEBYSCORE', anew, '-inf', bound)
 redis.call('HSET', feed, 'id', id, 'server', server, 'last', last, 'beats', beats, 'clock', clock, 'floor', floor,
   'time', now, 'age', age, 'began', began)
 return cmsgpack.pack({
   id = id, last = last, beats = beats, settled = bound, now = math.max(clock, now), floor = floor,
-  positions = positions, stamps = stamps, later = later,
+  positions = positions, stamps = stamps, anew = count_anew,
 })

@@ -1,7 +1,7 @@
 """What goes over the wire: a turn's question and answer, and the entries of the stream.
 
 News travels as one msgpack array of a batch's changes: a message as an array, the directory entry to drop as its id.
-What the script adds to it (numbers, the settled time) stands beside it in a header.
+What the script adds to it (numbers, the settled time, timestamps given anew) stands beside it in a header.
 """
 
 from collections.abc import Sequence
@@ -60,11 +60,7 @@ class Ask(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """Its answer. If `id` is another than was asked for, there is no more in it, and nothing was done.
-
-    `positions` has those of the batches that were taken. If `later` is not empty, the one behind them must not be told
-    as it is: its messages with these indices are to have these timestamps before.
-    """
+    """Its answer. If `id` is another than was asked for, there is no more in it, and nothing was done."""
 
     id: str
     last: int = 0
@@ -74,15 +70,19 @@ class Told(msgspec.Struct):
     floor: int = 0
     positions: Sequence[int] = ()
     stamps: Sequence[int] = ()
-    later: Sequence[tuple[int, int]] = ()
+    anew: int = 0
 
 
 class Header(msgspec.Struct, array_like=True):
-    """What the script says of an entry. No message was told up to there with a timestamp later than `clock`."""
+    """What the script says of an entry: `later` has the timestamps given anew, by the index of their message.
+
+    No message was told up to there with a timestamp later than `clock`.
+    """
 
     id: str
     settled: int
     count: int
+    later: Sequence[tuple[int, int]]
     clock: int
 
 
@@ -141,7 +141,8 @@ def unpack_changes(entry: Entry) -> list[Change]:
     if len(told) != header.count:
         raise ValueError(f"{len(told)} changes where {header.count} are numbered")
     first = entry.place.number - header.count + 1
-    return [_unpack(change, first + index) for index, change in enumerate(told)]
+    later = dict(header.later)
+    return [_unpack(change, first + index, later.get(index)) for index, change in enumerate(told)]
 
 
 def _place(raw: bytes) -> Place:
@@ -165,8 +166,9 @@ def _pack(change: Change) -> _Told | str:
     )
 
 
-def _unpack(told: _Told | str, position: int) -> Change:
+def _unpack(told: _Told | str, position: int, later: int | None) -> Change:
     if isinstance(told, str):
         return Altered(position, told)
     mailbox, sent_seq, sender_id, text, recipient_id, timestamp, message_id, seq = told
-    return Posted(position, mailbox, Message(sender_id, text, recipient_id, timestamp, message_id, seq), sent_seq)
+    given = timestamp if later is None else str(later)
+    return Posted(position, mailbox, Message(sender_id, text, recipient_id, given, message_id, seq), sent_seq)

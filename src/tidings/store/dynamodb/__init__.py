@@ -11,22 +11,7 @@ from typing import Any, TypeVar
 
 from tidings.config import Settings
 from tidings.errors import StartError, StoreUnavailable, Unavailable
-from tidings.model import (
-    Batch,
-    Draft,
-    Found,
-    Group,
-    Head,
-    Key,
-    Message,
-    Posted,
-    Profile,
-    Start,
-    User,
-    Written,
-    own,
-    room,
-)
+from tidings.model import Batch, Draft, Found, Group, Head, Key, Message, Profile, Start, User, Written, own, room
 from tidings.stamps import Stamps
 from tidings.store import RemoteMeter, Settle
 from tidings.store.dynamodb import items
@@ -37,7 +22,6 @@ from tidings.store.dynamodb.driver import Driver, Item, Unmet, connected, is_unk
 from tidings.store.dynamodb.gate import IMPORTING, TOLD, Gate, now
 from tidings.store.dynamodb.keys import Keys
 from tidings.store.dynamodb.lanes import Job, Lanes, mailboxes_of
-from tidings.store.dynamodb.late import Late
 from tidings.store.dynamodb.mailboxes import Mailboxes
 from tidings.store.dynamodb.people import People
 from tidings.store.dynamodb.retention import Ends, Retention, check_retention, find_retention
@@ -52,7 +36,7 @@ _START_S = 10.0
 
 
 class DynamoStore:
-    """See `tidings.store` for what every method promises; it keeps the `Times` of the feed's stamps, too."""
+    """See `tidings.store` for what every method promises; it is the `Floor` of the clock that gives stamps, too."""
 
     def __init__(
         self,
@@ -76,7 +60,6 @@ class DynamoStore:
         ends = Ends(driver, messages, retention)
         self.forgets = retention is not None
         self._boxes = Mailboxes(driver, messages, retention, ends)
-        self._late = Late(driver, messages)
         keys = Keys(driver, self._table, settings.news_kept_s)
         self._changes = Changes(driver, self._table, self._people, self._boxes, keys, limits)
         self._sender = Sender(driver, messages, self._people, self._boxes, keys, meter, self._gate)
@@ -104,7 +87,7 @@ class DynamoStore:
             check_retention(retention, settings.retention_days)
             store = cls(driver, address, items.plain(state, "value"), retention, settings, meter)
             store._gate.begin(state, since)
-            store._sender.announcer.told_up_to = items.plain(state, TOLD)
+            store._sender.told_up_to = items.plain(state, TOLD)
             store._stack = stack.pop_all()
         return store
 
@@ -230,9 +213,6 @@ class DynamoStore:
             await self._driver.of_itself("update_item", "write", due, **request)
         except Unmet:
             return  # it is higher
-
-    async def postdate(self, posts: Sequence[Posted]) -> None:
-        await self._late.postdate(posts)
 
     async def close(self) -> None:
         await self._lanes.close()

@@ -1,4 +1,4 @@
-"""Telling what somebody else left untold: in a mailbox, of copies too, n is announced before n+1.
+"""Telling what somebody else left untold: in a mailbox, n is announced before n+1.
 
 A node may have stored a message and died before it told it, or its caller went away meanwhile. Who appends behind such
 a message tells it first; so readers by timestamp are shown it while it is not behind them.
@@ -6,18 +6,17 @@ a message tells it first; so readers by timestamp are shown it while it is not b
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tidings.cache import Cache
-from tidings.errors import StoreUnavailable, TidingsError
-from tidings.model import Batch, Head, Message, Posted, Written, own, sent
+from tidings.errors import TidingsError
+from tidings.model import Batch, Head, Posted
 from tidings.store.dynamodb import items
 from tidings.store.dynamodb.mailboxes import Mailboxes
 
 log = logging.getLogger("tidings.store")
 
-Publish = Callable[[Batch], Awaitable[Batch]]
+Publish = Callable[[Batch], Awaitable[None]]
 HasTold = Callable[[str, int, int], bool]
 
 _WAIT_S, _LOOK_S = 0.02, 0.004  # another node tells what it stored after 2 ms or so
@@ -29,7 +28,6 @@ class Announcer:
     """One node's; `join` gives it the feed and what this node was told, without which it does nothing."""
 
     def __init__(self, boxes: Mailboxes) -> None:
-        self.told_up_to = 0  # by timestamp, before this store was served
         self._boxes = boxes
         self._handed: Cache[int] = Cache(_HANDED_MAX)  # by mailbox: the last seq that this node tells itself
         self._telling: set[asyncio.Task[None]] = set()
@@ -44,8 +42,6 @@ class Announcer:
     def hand_over(self, posted: Posted) -> None:
         """Somebody here tells this one."""
         self._handed.put(posted.mailbox, posted.message.seq)
-        if posted.sent_seq:
-            self._handed.put(sent(posted.message.sender_id), posted.sent_seq)
 
     def tell(self, posts: Sequence[Posted]) -> None:
         """Tell these, since nobody else here does; in the background, behind what was told before."""
@@ -65,27 +61,12 @@ class Announcer:
             untold = self._untold(untold)
         for mailbox, head in untold.items():
             try:
-                posts = await self._stored(mailbox, head.seq, due)
+                found = await self._boxes.last_items(mailbox, head.seq, _MOST, due)
             except TidingsError as error:  # they are stored, and told when they are next met
                 log.warning("what others stored could not be told for them: %s", error)
                 continue
-            self.tell([p for p in posts if not self._has_told(p.mailbox, p.message.seq, int(p.message.timestamp))])
-
-    async def again(self, mailbox: str, seq: int, due: float) -> Written[Message]:
-        """A message that is there, and the news of it, which may be untold. Raises StoreUnavailable.
-
-        No news of what surely was told, before all that this node was told of: it would come under a later timestamp.
-        That is what came with an import, and what has another behind it that is as old as that.
-        """
-        found = await self._boxes.some_after(mailbox, seq - 1, 2, due)
-        posts = [items.posted(item, mailbox) for item in found]
-        if not posts or posts[0].message.seq != seq:
-            raise StoreUnavailable("store_corrupt", "A message is gone.", retry_s=60)
-        post = posts[0]
-        is_told = int(post.message.timestamp) <= self.told_up_to
-        if posts[1:] and self._publish:
-            is_told = is_told or self._has_told(mailbox, sys.maxsize, int(posts[1].message.timestamp))
-        return Written(post.message, Batch(0, 0, () if is_told else (post,)))
+            posts = [items.posted(item, mailbox) for item in found]
+            self.tell([p for p in posts if not self._has_told(mailbox, p.message.seq, int(p.message.timestamp))])
 
     async def close(self) -> None:
         """Wait for what is being told."""
@@ -100,15 +81,6 @@ class Announcer:
             and self._handed.find(mailbox) != head.seq
             and not self._has_told(mailbox, head.seq, head.timestamp)
         }
-
-    async def _stored(self, mailbox: str, up_to: int, due: float) -> list[Posted]:
-        """The last messages of a mailbox; for copies, those that they are of, each behind what is before it."""
-        found = await self._boxes.last_items(mailbox, up_to, _MOST, due)
-        if mailbox[0] != "s":
-            return [items.posted(item, mailbox) for item in found]
-        untold = [i for i in found if not self._has_told(mailbox, items.plain(i, "seq"), items.plain(i, "ts"))]
-        last = {own(item["recipient"]["S"]): items.plain(item, "at") for item in untold}
-        return [post for box, seq in last.items() for post in await self._stored(box, seq, due)]
 
     async def _tell(self, publish: Publish, batch: Batch) -> None:
         try:

@@ -132,6 +132,13 @@ class Mailboxes:
                 return
             await self._pause(patience)
 
+    async def item(self, mailbox: str, seq: int, due: float) -> Item:
+        """A message that is known to be there."""
+        item = await self._find(mailbox, seq, due)
+        if item is None:
+            raise StoreUnavailable("store_corrupt", "A message is gone.", retry_s=60)
+        return item
+
     async def _find(self, mailbox: str, seq: int, due: float) -> Item | None:
         request = {"TableName": self._table, "Key": items.slot(mailbox, seq), "ConsistentRead": True}
         item: Item | None = (await self._driver.read("get_item", due, **request)).get("Item")
@@ -199,10 +206,6 @@ class Mailboxes:
         """The last `limit` messages up to a seq, oldest first, whole as they are kept."""
         page = await self._page(mailbox, 0, up_to + 1, limit, due, backwards=True)
         return page[::-1]
-
-    async def some_after(self, mailbox: str, after: int, limit: int, due: float) -> list[Item]:
-        """The first `limit` messages after a seq that are there, whole as they are kept."""
-        return await self._page(mailbox, after, None, limit, due)
 
     async def _seq_of(self, start: Start, due: float) -> int:
         """Where a start is. By time: the last message not later, sought back from the head in growing steps."""

@@ -49,6 +49,7 @@ class Sender:
         self.ends = boxes.ends
         self.heads: Cache[Head] = Cache(_HEADS_MAX)
         self.announcer = Announcer(boxes)
+        self.told_up_to = 0  # by timestamp, before this store was served: what an import brought
         self._meter = meter
         self._heads_since = driver.now_ms()
         self._under_way: dict[asyncio.Task[None], list[Job]] = {}
@@ -115,7 +116,7 @@ class Sender:
     def remember(self, mailbox: str, head: Head) -> None:
         """Take it for the next guess, if it is further on."""
         held = self.heads.use(mailbox)
-        if held is None or (held.seq, held.timestamp) < (head.seq, head.timestamp):
+        if held is None or held.seq < head.seq:
             self.heads.put(mailbox, head)
 
 
@@ -230,8 +231,9 @@ class _Together:
 
     async def _repeat(self, job: Job, seq: int) -> None:
         """Its message is there: give that, and the news of it again, since it may be untold."""
-        written = await self._sender.announcer.again(job.mailbox, seq, self._due)
-        self._tell(job, self._sender.gate.doubt() or written)
+        posted = items.posted(await self._sender.boxes.item(job.mailbox, seq, self._due), job.mailbox)
+        news = () if int(posted.message.timestamp) <= self._sender.told_up_to else (posted,)
+        self._tell(job, self._sender.gate.doubt() or Written(posted.message, Batch(0, 0, news)))
 
     async def _stamp(self, job: Job) -> None:
         try:
@@ -278,10 +280,9 @@ class _Together:
     async def _stored(self, posts: Sequence[Posted]) -> None:
         """All of them: let each caller tell its own, in order, and tell those that are awaited no longer."""
         announcer = self._sender.announcer
-        behind = {box: self._heads[box] for job in self._left for box in job.mailboxes}
-        for mailbox, head in behind.items():
+        for mailbox, head in {box: self._heads[box] for job in self._left for box in job.mailboxes}.items():
             self._sender.ends.succeeded(mailbox, head)
-        await announcer.tell_behind(behind, self._due)
+        await announcer.tell_behind({job.mailbox: self._heads[job.mailbox] for job in self._left}, self._due)
         for job, post in zip(self._left[:], posts, strict=True):
             del self._stamps[post.message.message_id]
             head = Head(post.message.seq, int(post.message.timestamp))
@@ -319,9 +320,8 @@ class _Together:
 
     async def _put(self, posts: Sequence[Posted]) -> None:
         requests = puts_of(self._sender.table, self._left, posts, self._heads, self._sender.ends)
-        if (
-            self._sender.driver.now_ms() - self._began > GUESS_MS
-        ):  # the machine slept: what was behind these heads may be gone again
+        slept_ms = self._sender.driver.now_ms() - self._began
+        if slept_ms > GUESS_MS:  # what was behind these heads may be gone again
             raise StoreUnavailable("store_unavailable", "The store was not asked in time.", retry_s=1)
         if len(requests) == 1:
             await self._sender.driver.write("put_item", self._due, patience=self._fresh_until, **requests[0])
