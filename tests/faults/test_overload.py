@@ -108,7 +108,7 @@ def test_more_sends_than_it_bears(
     ("limits", "code"),
     [
         (("--cold-reads-max", "1", "--cold-reads-waiting-max", "20"), "overloaded"),
-        (("--cold-reads-max", "1", "--read-wait-s", "0.1"), "store_unavailable"),
+        (("--cold-reads-max", "1", "--read-wait-s", "0.4"), "store_unavailable"),
     ],
     ids=["too many wait", "they wait too long"],
 )
